@@ -1,0 +1,29 @@
+"""Random keys are derived, never stored: (seed, name, step or image) -> key.
+
+A resumed run and a run on another number of devices draw the same noise.
+"""
+
+import zlib
+
+import jax
+
+
+def stream(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
+    """The key of the named stream at this step."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def per_image(key: jax.Array, number_B: jax.Array) -> jax.Array:
+    """One key for each image's number, so that no draw depends on its place in a batch."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, number_B)
+
+
+def normal(key_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise of `shape` for each key: (B, *shape)."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(key_B)
+
+
+def uniform(key_B: jax.Array) -> jax.Array:
+    """One number in [0, 1) for each key: (B,)."""
+    return jax.vmap(jax.random.uniform)(key_B)
