@@ -27,3 +27,13 @@ def normal(key_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def uniform(key_B: jax.Array) -> jax.Array:
     """One number in [0, 1) for each key: (B,)."""
     return jax.vmap(jax.random.uniform)(key_B)
+
+
+def stream_of(key: jax.Array, name: str) -> jax.Array:
+    """The named stream within a step's key."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def dropout(key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
+    """A step's key for dropout, other on each device: each has other examples."""
+    return jax.random.fold_in(stream_of(key, "dropout"), batch["draw"][0])

@@ -57,13 +57,13 @@ class Restorer(NamedTuple):
     """A way to get views of an image: three pure functions.
 
     init(key, batch) -> weights
-    loss(weights, batch, key) -> per-image loss (B,)
-    views(weights, batch, key) -> Views
+    loss(weights, batch, key) -> (per-image loss (B,), stats)
+    views(weights, batch) -> Views, a function of the weights and each image alone
     """
 
     init: Callable[[jax.Array, Batch], Weights]
-    loss: Callable[[Weights, Batch, jax.Array], jax.Array]
-    views: Callable[[Weights, Batch, jax.Array], Views]
+    loss: Callable[[Weights, Batch, jax.Array], tuple[jax.Array, Params]]
+    views: Callable[[Weights, Batch], Views]
 
 
 class Task(NamedTuple):
@@ -71,9 +71,9 @@ class Task(NamedTuple):
 
     init(key, batch) -> weights
     loss(weights, batch, key) -> (scalar, (metrics, stats))
-    predict(weights, batch, key) -> dict of per-image arrays, each (B, ...)
+    predict(weights, batch) -> dict of per-image arrays, each (B, ...)
     """
 
     init: Callable[[jax.Array, Batch], Weights]
     loss: Callable[[Weights, Batch, jax.Array], tuple[jax.Array, tuple[Metrics, Params]]]
-    predict: Callable[[Weights, Batch, jax.Array], dict[str, jax.Array]]
+    predict: Callable[[Weights, Batch], dict[str, jax.Array]]

@@ -1,0 +1,181 @@
+"""SR3's conditional U-Net (Saharia et al. 2021): a noisy image, its level and a condition -> eps."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+orthogonal = nn.initializers.orthogonal()
+
+
+def level_encoding(level_B: jax.Array, width: int) -> jax.Array:
+    """Sines then cosines of the continuous level, (B, width) float32.
+
+    The level is not multiplied by anything, so every angle is at most one radian.
+    """
+    half = width // 2
+    frequency = jnp.exp(-math.log(1e4) * jnp.arange(half, dtype=jnp.float32) / half)
+    angle = level_B.astype(jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+class UNet(nn.Module):
+    """The denoiser. H and W must be divisible by `multiple`.
+
+    A level attends where `image_size`, halved per level, is one of `attn_res`; the size of the
+    actual input plays no part (a net built for 128 with 16 attends over 28 x 28 when fed 224).
+
+    Attributes:
+      inner: channels of the first level; `multipliers` times that in each level.
+      dropout: in the second convolution of each residual block.
+    """
+
+    inner: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 4, 8, 8)
+    res_blocks: int = 2
+    attn_res: tuple[int, ...] = (16,)
+    image_size: int = 128
+    groups: int = 32
+    dropout: float = 0.2
+    dtype: str = "float32"
+
+    @property
+    def multiple(self) -> int:
+        return 2 ** (len(self.multipliers) - 1)
+
+    def check(self) -> None:
+        """Raises ValueError for a width no norm divides or an attention size that never occurs."""
+        sizes = [self.image_size // 2**i for i in range(len(self.multipliers))]
+        lost = [a for a in self.attn_res if a not in sizes]
+        if lost:
+            raise ValueError(
+                f"attn_res {lost}: a U-Net for image_size {self.image_size} only has levels {sizes}"
+            )
+        odd = [m * self.inner for m in self.multipliers if m * self.inner % self.groups]
+        if odd:
+            raise ValueError(f"groups {self.groups}: does not divide the width(s) {odd}")
+
+    @nn.compact
+    def __call__(self, condition_BHWC, y_BHWC, level_B, *, train: bool = False):
+        """Condition (None: unconditional), state and level (B,) -> (B, H, W, 3) float32."""
+        self.check()
+        if y_BHWC.shape[1] % self.multiple or y_BHWC.shape[2] % self.multiple:
+            raise ValueError(f"image {y_BHWC.shape[1:3]}: sides must divide by {self.multiple}")
+        parts = [x for x in (condition_BHWC, y_BHWC) if x is not None]
+        x = jnp.concatenate(parts, axis=-1)
+        # In bf16 neighbouring levels would fall together: the embedding is float32.
+        e = level_encoding(level_B, self.inner)
+        e = nn.Dense(4 * self.inner, kernel_init=orthogonal, name="noise_level_mlp_1")(e)
+        e = nn.Dense(self.inner, kernel_init=orthogonal, name="noise_level_mlp_3")(nn.swish(e))
+
+        block = lambda width, attend, name: ResnetBlock(
+            width, attend, self.groups, self.dropout, self.dtype, name=name
+        )
+        conv = lambda width, stride, name: Conv3(width, stride, self.dtype, name=name)
+        levels = list(enumerate(self.multipliers))
+        attends = [self.image_size // 2**i in self.attn_res for i, _ in levels]
+        x = conv(self.inner, 1, "downs_0")(x)
+        skips, n = [x], 1
+        for i, m in levels:
+            for _ in range(self.res_blocks):
+                x = block(self.inner * m, attends[i], f"downs_{n}")(x, e, train)
+                skips, n = [*skips, x], n + 1
+            if i < len(levels) - 1:
+                x = conv(x.shape[-1], 2, f"downs_{n}")(x)
+                skips, n = [*skips, x], n + 1
+
+        x = block(x.shape[-1], True, "mid_0")(x, e, train)
+        x = block(x.shape[-1], False, "mid_1")(x, e, train)
+
+        n = 0
+        for i, m in reversed(levels):
+            for _ in range(self.res_blocks + 1):
+                x = jnp.concatenate([x, skips.pop()], axis=-1)
+                x = block(self.inner * m, attends[i], f"ups_{n}")(x, e, train)
+                n += 1
+            if i > 0:
+                x = x.repeat(2, axis=1).repeat(2, axis=2)
+                x = conv(x.shape[-1], 1, f"ups_{n}")(x)
+                n += 1
+        x = NormConv(3, self.groups, 0.0, self.dtype, "float32", name="final_conv")(x, train)
+        return x.astype(jnp.float32)
+
+
+class Conv3(nn.Module):
+    """3 x 3 convolution, one pixel of zeros on every side also at stride 2."""
+
+    width: int
+    stride: int = 1
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Conv(
+            self.width,
+            (3, 3),
+            self.stride,
+            padding=1,
+            kernel_init=orthogonal,
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+
+
+class NormConv(nn.Module):
+    """GroupNorm, swish, dropout, 3 x 3 convolution."""
+
+    width: int
+    groups: int
+    dropout: float
+    dtype: str
+    out_dtype: str | None = None
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        x = nn.swish(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="norm")(x))
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        return Conv3(self.width, dtype=self.out_dtype or self.dtype, name="conv")(x)
+
+
+class ResnetBlock(nn.Module):
+    """Two NormConvs told the noise level in between, a skip, and attention if asked for."""
+
+    width: int
+    attend: bool
+    groups: int
+    dropout: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x, e_BD, train: bool):
+        dense = nn.Dense(self.width, kernel_init=orthogonal, name="noise_func")
+        h = NormConv(self.width, self.groups, 0.0, self.dtype, name="block1")(x, train)
+        h = h + dense(e_BD)[:, None, None].astype(h.dtype)
+        h = NormConv(self.width, self.groups, self.dropout, self.dtype, name="block2")(h, train)
+        if x.shape[-1] != self.width:
+            x = nn.Conv(
+                self.width, (1, 1), kernel_init=orthogonal, dtype=self.dtype, name="res_conv"
+            )(x)
+        x = x + h
+        return SelfAttention(self.groups, self.dtype, name="attn")(x) if self.attend else x
+
+
+class SelfAttention(nn.Module):
+    """One head over all positions, its logits scaled by the channels."""
+
+    groups: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x_BHWC):
+        b, h, w, c = x_BHWC.shape
+        n = nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="norm")(x_BHWC)
+        conv = lambda width, bias, name: nn.Conv(
+            width, (1, 1), use_bias=bias, kernel_init=orthogonal, dtype=self.dtype, name=name
+        )
+        q, k, v = jnp.split(conv(3 * c, False, "qkv")(n).reshape(b, h * w, 3 * c), 3, axis=-1)
+        logits = jnp.einsum("bpc,brc->bpr", q, k, preferred_element_type=jnp.float32)
+        attention = nn.softmax(logits * c**-0.5).astype(v.dtype)
+        out = jnp.einsum("bpr,brc->bpc", attention, v).reshape(b, h, w, c)
+        return x_BHWC + conv(c, True, "out")(out)

@@ -1,0 +1,23 @@
+"""Pixel values: float32 in [-1, 1] inside, uint8 outside; and how views are stored."""
+
+import jax
+import jax.numpy as jnp
+
+STORED = ("float32", "float16", "uint8")
+
+
+def to_float(image: jax.Array) -> jax.Array:
+    """uint8 -> float32 in [-1, 1]; floating values are taken to be there already."""
+    if jnp.issubdtype(image.dtype, jnp.floating):
+        return image.astype(jnp.float32)
+    return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_uint8(image: jax.Array) -> jax.Array:
+    """Float in [-1, 1], clipped to it -> uint8, half to even (as SR3 writes its images)."""
+    return jnp.round((jnp.clip(image, -1.0, 1.0) + 1.0) / 2.0 * 255.0).astype(jnp.uint8)
+
+
+def store(image: jax.Array, dtype: str) -> jax.Array:
+    """Views as they lie on disk. "uint8" clips the noisy states to [-1, 1], as 8-bit files do."""
+    return to_uint8(image) if dtype == "uint8" else image.astype(dtype)

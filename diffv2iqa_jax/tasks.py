@@ -1,0 +1,70 @@
+"""The two stages as three pure functions each: restore images, then judge them."""
+
+import jax
+import jax.numpy as jnp
+
+from diffv2iqa_jax import losses, restorers, rng
+from diffv2iqa_jax.models.iqa import QualityModel
+from diffv2iqa_jax.types import Batch, Task, Views, Weights
+
+
+def restoration(*, restorer: dict) -> Task:
+    """Stage 1: learn to turn a distorted image into its reference."""
+    r = restorers.make(**restorer)
+
+    def loss(weights: Weights, batch: Batch, key: jax.Array):
+        loss_B, stats = r.loss(weights, batch, key)
+        value = losses.masked_mean(loss_B, batch["mask"])
+        return value, ({"loss": value}, stats)
+
+    def predict(weights: Weights, batch: Batch):
+        return {"views": r.views(weights, batch).image_BVHWC[:, 1:]}
+
+    return Task(r.init, loss, predict)
+
+
+def quality(*, restorer: dict, model: dict, loss: str) -> Task:
+    """Stage 2: learn to score; the restorer stays as stage 1 left it.
+
+    Args:
+      restorer: of stage 1; a batch that carries stored views does not run it.
+      model: settings of `models.iqa.QualityModel`.
+      loss: of score - mos, one of `losses.LOSSES`.
+    """
+    if loss not in losses.LOSSES:
+        raise ValueError(f"loss {loss!r}: known are {sorted(losses.LOSSES)}")
+    r, net = restorers.cached(restorers.make(**restorer)), QualityModel(**model)
+    net.check()
+
+    def init(key: jax.Array, batch: Batch) -> Weights:
+        key_r, key_q = jax.random.split(key)
+        first = r.init(key_r, batch)
+        # Only the views' shape matters here: no chain has to run.
+        shape = jax.eval_shape(r.views, first, batch).image_BVHWC
+        made = net.init(key_q, Views(jnp.zeros(shape.shape)))
+        return Weights(
+            {"restorer": first.params, "quality": made["params"]},
+            {"restorer": first.stats, "quality": made.get("batch_stats", {})},
+        )
+
+    def apply(weights: Weights, batch: Batch, **kwargs):
+        of = lambda name: Weights(weights.params[name], weights.stats[name])
+        views = jax.lax.stop_gradient(r.views(of("restorer"), batch))
+        q = of("quality")
+        return views, net.apply({"params": q.params, "batch_stats": q.stats}, views, **kwargs)
+
+    def loss_of(weights: Weights, batch: Batch, key: jax.Array):
+        rngs = {"dropout": rng.dropout(key, batch)}
+        _, (out, changed) = apply(weights, batch, train=True, rngs=rngs, mutable=["batch_stats"])
+        value = losses.masked_mean(losses.LOSSES[loss](out["score"] - batch["mos"]), batch["mask"])
+        stats = {**weights.stats, "quality": changed.get("batch_stats", {})}
+        return value, ({"loss": value, "score_mean": jnp.mean(out["score"])}, stats)
+
+    def predict(weights: Weights, batch: Batch):
+        views, out = apply(weights, batch)
+        return {**out, "views": views.image_BVHWC[:, 1:]}
+
+    return Task(init, loss_of, predict)
+
+
+TASKS = {"restoration": restoration, "quality": quality}

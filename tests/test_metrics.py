@@ -1,0 +1,147 @@
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from diffv2iqa_jax import metrics
+
+MEASURES = [metrics.srcc, metrics.krcc, metrics.plcc, metrics.rmse]
+
+
+def random_case(seed):
+    """Scores of a random shape, scale, offset, sign and noise, with ties now and then."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=rng.integers(8, 200))
+    y = 1 / (1 + np.exp(-rng.uniform(0.2, 8) * (x - rng.normal()))) + rng.exponential(0.2) * (
+        rng.normal(size=x.shape)
+    )
+    if seed % 5 == 0:
+        x = x.round(1)
+    sign = -1 if seed % 7 == 0 else 1
+    scale, offset = 10.0 ** rng.uniform(-9, 9), rng.normal() * 10.0 ** rng.uniform(-3, 3)
+    return sign * scale * (x + offset), 10.0 ** rng.uniform(-6, 6) * y
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_correlations_are_those_of_scipy(seed):
+    x, y = random_case(seed)
+    assert metrics.srcc(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-9)
+    assert metrics.krcc(x, y) == pytest.approx(stats.kendalltau(x, y).statistic, abs=1e-9)
+    assert metrics.plcc(x, y) == pytest.approx(stats.pearsonr(x, y).statistic, abs=1e-6)
+
+
+def test_hand_made_values():
+    assert metrics.srcc([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(0.8)
+    assert metrics.krcc([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
+    assert metrics.krcc([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / np.sqrt(6))  # tau-b: one tie
+    assert metrics.plcc([0, 1, 2], [5, 3, 1]) == pytest.approx(-1)
+    assert metrics.rmse([0, 0, 0], [1, 1, 2]) == pytest.approx(np.sqrt(2))
+    assert metrics.rmse([1e200, 0, 0], [0, 0, 0]) == pytest.approx(1e200 / np.sqrt(3))
+
+
+@pytest.mark.parametrize(
+    ("score", "mos", "why"),
+    [
+        ([], [], "0 images are fewer than 3"),
+        ([1, 2], [1, 2], "2 images are fewer than 3"),
+        ([0.7] * 9, np.arange(9), "score is constant"),
+        (0.7 + 1e-15 * np.arange(9), np.arange(9), "score is constant"),
+        (np.arange(9), [0.5] * 9, "mos is constant"),
+        ([np.nan, *range(8)], np.arange(9), "score of 1 of 9 images is not finite"),
+        (np.arange(9), [np.inf, -np.inf, *range(7)], "mos of 2 of 9 images is not finite"),
+    ],
+)
+def test_what_is_undefined_is_none_with_a_reason(score, mos, why):
+    out = metrics.agreement(score, mos)
+    assert out["reason"] == why
+    assert [out[k] for k in ("srcc", "krcc", "plcc", "plcc_fit", "rmse_fit")] == [None] * 5
+    assert out["fit"]["kind"] == "none" and out["fit"]["reason"]
+    json.dumps(out, allow_nan=False)
+
+
+def test_a_constant_score_has_an_error_yet_no_correlation():
+    assert metrics.rmse([0.5] * 4, [0.0, 1.0, 0.0, 1.0]) == pytest.approx(0.5)
+    assert metrics.rmse([1e308] * 3, [-1e308] * 3) is None
+
+
+@pytest.mark.parametrize("measure", [*MEASURES, metrics.logistic_fit], ids=lambda f: f.__name__)
+def test_columns_of_different_length_are_refused(measure):
+    with pytest.raises(ValueError, match=r"two columns \(N,\); got \(3,\) and \(4,\)"):
+        measure([1, 2, 3], [1, 2, 3, 4])
+
+
+def test_the_fit_never_fails_and_never_loses_to_a_line():
+    for seed in range(300):
+        x, y = random_case(seed)
+        fit = metrics.logistic_fit(x, y)
+        assert fit.kind in ("logistic4", "linear") and fit.monotone and fit.converged, seed
+        assert metrics.plcc(fit(x), y) >= abs(metrics.plcc(x, y)) - 1e-9, seed
+        assert metrics.rmse(fit(x), y) <= y.std() * (1 + 1e-9), seed
+        step = np.diff(fit(np.sort(x))) * (1 if fit.increasing else -1)
+        assert np.all(step >= -1e-9 * np.ptp(y)), seed
+
+
+def test_the_fit_finds_the_curve_that_made_the_data():
+    x = np.linspace(-3, 5, 60)
+    y = metrics.Fit("logistic4", (80.0, 20.0, 1.5, 0.7), True, True, None)(x)
+    fit = metrics.logistic_fit(1e4 * x, y)
+    assert fit.kind == "logistic4" and fit.increasing and fit.reason is None
+    np.testing.assert_allclose(fit.parameters, (80, 20, 1.5e4, 0.7e4), rtol=1e-3)
+    assert not metrics.logistic_fit(-x, y).increasing
+
+
+def test_what_is_no_logistic_becomes_a_line_then_nothing():
+    x = np.arange(9.0)
+    line = metrics.logistic_fit(x, 3 * x - 2)
+    assert line.kind == "linear" and "line fits" in line.reason
+    np.testing.assert_allclose(line([0.0, 10.0]), [-2, 28], atol=1e-9)
+    nothing = metrics.logistic_fit(x[:7], x[:7])
+    assert nothing.kind == "none" and nothing.reason == "7 images are fewer than 8"
+    np.testing.assert_array_equal(nothing(x), x)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-30, 1e30, 1e150, 1e300])
+def test_extreme_scales_neither_overflow_nor_warn(scale):
+    x, y = random_case(3)
+    out = metrics.agreement(scale * (x / np.abs(x).max()), y)
+    assert out["srcc"] == pytest.approx(metrics.srcc(x, y))
+    assert out["plcc_fit"] == pytest.approx(metrics.agreement(x, y)["plcc_fit"], abs=1e-6)
+    assert np.isfinite(metrics.logistic_fit(x, y)([-1e308, 1e308])).all()
+    json.dumps(out, allow_nan=False)
+
+
+def test_a_summary_covers_every_score_and_every_type():
+    rng = np.random.default_rng(0)
+    mos = rng.uniform(size=40)
+    table = {
+        "mos": mos,
+        "score": mos**2,
+        "score_guidance": -mos,
+        "type": np.array(["blur", "jpeg"] * 19 + ["", "rare"]),
+        "id": np.arange(40),
+    }
+    out = metrics.summary(table)
+    assert out["images"] == 40 and list(out["scores"]) == ["score", "score_guidance"]
+    assert out["scores"]["score"]["srcc"] == pytest.approx(1)
+    assert out["scores"]["score_guidance"]["fit"]["increasing"] is False
+    assert sorted(out["per_type"]) == ["blur", "jpeg", "rare"]
+    assert out["per_type"]["blur"]["score_guidance"]["krcc"] == pytest.approx(-1)
+    assert out["per_type"]["rare"]["score"] == {
+        "images": 1, "srcc": None, "krcc": None, "plcc": None, "rmse": None,
+    }  # fmt: skip
+    json.dumps(out, allow_nan=False)
+    assert metrics.summary(table | {"type": np.array([""] * 40)})["per_type"] == {}
+
+
+def test_the_interval_is_wider_when_images_share_references():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(12), 20)
+    mos = rng.uniform(size=240)
+    score = mos + rng.normal(size=12)[group]  # each reference has an error of its own
+    one = metrics.srcc_interval(score, mos, np.arange(240))
+    shared = metrics.srcc_interval(score, mos, group)
+    assert one[0] < metrics.srcc(score, mos) < one[1]
+    assert shared[1] - shared[0] > one[1] - one[0]
+    assert metrics.srcc_interval(score, mos, group) == shared
+    assert metrics.srcc_interval(score, mos, np.zeros(240)) is None
