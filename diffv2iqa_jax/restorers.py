@@ -116,8 +116,9 @@ def _check_diffusion(unet, schedule, prediction, residual, loss, levels, samplin
 
 def _pad(image_BHWC: jax.Array, multiple: int) -> jax.Array:
     """Extends the right and lower sides to a multiple, by reflection where it reaches."""
-    short = [-side % multiple for side in image_BHWC.shape[1:3]]
-    mode = "reflect" if all(n < s for n, s in zip(short, image_BHWC.shape[1:3])) else "edge"
+    sides = image_BHWC.shape[1:3]
+    short = [-side % multiple for side in sides]
+    mode = "reflect" if all(n < s for n, s in zip(short, sides, strict=True)) else "edge"
     return jnp.pad(image_BHWC, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)), mode=mode)
 
 

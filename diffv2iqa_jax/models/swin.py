@@ -19,7 +19,7 @@ def relative_index(window: int) -> np.ndarray:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """-100 between positions of a window that were not neighbours before the roll: (n, w*w, w*w)."""
+    """-100 between positions of a window that the roll made neighbours, else 0: (n, w*w, w*w)."""
     label = lambda size: np.digitize(np.arange(size), [size - window, size - shift])
     region = 3 * label(height)[:, None] + label(width)[None]
     ids = _windows(region[None, :, :, None], window)[..., 0]

@@ -1,4 +1,4 @@
-"""SR3's conditional U-Net (Saharia et al. 2021): a noisy image, its level and a condition -> eps."""
+"""SR3's conditional U-Net (Saharia et al. 2021): noisy image, its level, condition -> eps."""
 
 import math
 

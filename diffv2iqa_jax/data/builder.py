@@ -1,0 +1,184 @@
+"""Data sets as TensorFlow Datasets; the built-in one is made on the spot, without a network.
+
+Every set has one split, "rated", and for each distorted image: image and reference, mos
+(quality in [0, 1], higher is better), group (what a split may not tear apart), type, level,
+name, id (row number from 0) and content (CRC-32 of the RGB pixels).
+"""
+
+import contextlib
+import dataclasses
+import io
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from diffv2iqa_jax import fullref
+from diffv2iqa_jax.data import degrade, scenes
+
+tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
+
+SPLIT = "rated"
+
+
+@dataclasses.dataclass(kw_only=True)
+class BuiltinConfig(tfds.core.BuilderConfig):
+    """A size of the built-in data set.
+
+    Attributes:
+      size: height and width in pixels.
+      scenes: how many procedural scenes are references.
+      photos: how many crops of photos are references, at most 24.
+      every_level: each reference gets all levels of each type; else one level, which turns
+        with the reference and the type so that all pairs are equally frequent.
+    """
+
+    size: int
+    scenes: int
+    photos: int
+    every_level: bool
+
+
+class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
+    """Procedural scenes and photo crops, distorted and rated by HaarPSI against the original."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [
+        BuiltinConfig(name="tiny", size=32, scenes=4, photos=2, every_level=False),
+        BuiltinConfig(name="small", size=64, scenes=96, photos=24, every_level=False),
+        BuiltinConfig(name="full", size=128, scenes=36, photos=24, every_level=True),
+    ]
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        size = self.builder_config.size
+        picture = tfds.features.Image(shape=(size, size, 3), encoding_format="png")
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": picture,
+                    "reference": picture,
+                    "mos": np.float32,
+                    "group": tfds.features.Text(),
+                    "type": tfds.features.Text(),
+                    "level": np.int32,
+                    "name": tfds.features.Text(),
+                    "id": np.int32,
+                    "content": np.int64,
+                }
+            ),
+            disable_shuffling=True,  # records stay in the order of their ids
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        return {SPLIT: self._generate_examples()}
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        yield from enumerate(_records(self.builder_config))
+
+
+# What `prepare` can build: name -> (builder, name of its config).
+DATASETS = {
+    "builtin/tiny": (Diffv2iqaBuiltin, "tiny"),
+    "builtin/small": (Diffv2iqaBuiltin, "small"),
+    "builtin/full": (Diffv2iqaBuiltin, "full"),
+}
+
+
+def make(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """The builder of a data set that lies, or shall lie, in `folder`.
+
+    Raises:
+      ValueError: unknown name; lists the known ones.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"data set {name!r}: known are {sorted(DATASETS)}")
+    builder, config = DATASETS[name]
+    return builder(config=config, data_dir=folder, file_format="tfrecord")
+
+
+def found(name: str, folder: str) -> bool:
+    """Whether the data set is there, complete. Raises ValueError for an unknown name."""
+    return _complete(make(name, folder))
+
+
+def prepare(name: str, folder: str) -> dict:
+    """Builds the data set in `folder` unless it is there.
+
+    It is written beside its place and renamed when complete, so that a killed build leaves
+    nothing that could be taken for a data set, and of two at once the first one counts.
+
+    Returns:
+      name, folder (where its files lie), images (how many).
+
+    Raises:
+      ValueError: unknown name; lists the known ones.
+    """
+    builder = make(name, folder)
+    if not _complete(builder):
+        try:
+            _build(builder)
+        except (OSError, tf.errors.OpError):
+            if not _complete(builder):  # else another process was faster
+                raise
+            builder = make(name, folder)
+    images = builder.info.splits[SPLIT].num_examples
+    return {"name": name, "folder": str(builder.data_path), "images": images}
+
+
+def content(image_HWC: np.ndarray) -> int:
+    """CRC-32 of a picture's uint8 RGB pixels, in [0, 2^32)."""
+    return zlib.crc32(np.ascontiguousarray(image_HWC).tobytes())
+
+
+def _complete(builder: tfds.core.DatasetBuilder) -> bool:
+    return (builder.data_path / "dataset_info.json").exists()
+
+
+def _build(builder: tfds.core.DatasetBuilder) -> None:
+    tfds.disable_progress_bar()
+    local = tfds.download.DownloadConfig(try_download_gcs=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
+        builder.download_and_prepare(download_config=local)
+
+
+def _references(config: BuiltinConfig) -> Iterator[tuple[str, str, np.ndarray]]:
+    """(name, group, picture) of every reference, in order."""
+    for index in range(config.scenes):
+        name = f"scene_{index:03d}"
+        yield name, name, scenes.scene(index, config.size)
+    crops = zip(range(config.photos), scenes.photos(config.size), strict=False)
+    for index, (photo, picture) in crops:
+        yield f"photo_{photo}_{index:02d}", f"photo_{photo}", picture
+
+
+def _records(config: BuiltinConfig) -> Iterator[dict]:
+    number = 0
+    for turn, (name, group, reference) in enumerate(_references(config)):
+        encoded = _png(reference)
+        for place, type in enumerate(degrade.TYPES):
+            one = (1 + (turn + place) % len(degrade.LEVELS),)
+            for level in degrade.LEVELS if config.every_level else one:
+                image = degrade.degrade(reference, type, level, seed=number)
+                yield {
+                    "image": _png(image),
+                    "reference": encoded,
+                    # Small pictures are looked at enlarged: no averaging before comparing.
+                    "mos": fullref.haarpsi(reference, image, subsample=False),
+                    "group": group,
+                    "type": type,
+                    "level": level,
+                    "name": f"{name}_{type}_{level}",
+                    "id": number,
+                    "content": content(image),
+                }
+                number += 1
+
+
+def _png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG")
+    return stream.getvalue()

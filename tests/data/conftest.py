@@ -1,0 +1,16 @@
+import pytest
+
+from diffv2iqa_jax.data import builder, pipeline
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("data"))
+    builder.prepare("builtin/tiny", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder):
+    """96 pictures of 32x32 pixels: 6 references, 16 types."""
+    return pipeline.load("builtin/tiny", tiny_folder)

@@ -1,0 +1,200 @@
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from diffv2iqa_jax.data import pipeline
+
+PP = "crop(16)|flip(0.5)"
+
+
+def train(source, ids=None, *, count=6, **kwargs):
+    """The first `count` batches."""
+    ids = np.arange(10, 50) if ids is None else ids
+    kwargs = {"pp": PP, "batch": 8, "seed": 1, "start": 0} | kwargs
+    return list(itertools.islice(pipeline.to_train(source, ids, **kwargs), count))
+
+
+def same(one, two):
+    assert len(one) == len(two)
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+
+
+def joined(parts):
+    """Batches of several processes, row by row in their order."""
+    return [
+        {key: np.concatenate([p[key] for p in batches]) for key in batches[0]}
+        for batches in zip(*parts, strict=True)
+    ]
+
+
+def real(batches, *keys):
+    """Rows that are not padding, as tuples of these keys."""
+    rows = [zip(*(b[k][b["mask"] > 0].tolist() for k in keys), strict=True) for b in batches]
+    return list(itertools.chain(*rows))
+
+
+@pytest.fixture(scope="session")
+def views(tiny, tmp_path_factory):
+    """Views that say which image they are of, and where in it: float16, two of each."""
+    folder = tmp_path_factory.mktemp("views")
+    for batch in pipeline.whole(tiny, np.arange(60), batch=10):
+        for id, image in zip(batch["id"], batch["image"], strict=True):
+            stored = np.stack([image, 255 - image]).astype("<f2")
+            (folder / f"{id:08d}.views").write_bytes(stored.tobytes())
+    return str(folder), "float16", 2
+
+
+def test_a_training_batch_is_what_its_keys_promise(tiny):
+    first = train(tiny, count=1)[0]
+    assert {k: (x.shape, str(x.dtype)) for k, x in first.items()} == {
+        "image": ((8, 16, 16, 3), "uint8"),
+        "reference": ((8, 16, 16, 3), "uint8"),
+        "mos": ((8,), "float32"),
+        "id": ((8,), "int32"),
+        "content": ((8,), "uint32"),
+        "draw": ((8,), "uint32"),
+        "mask": ((8,), "float32"),
+    }
+    for key in ("mos", "content"):
+        np.testing.assert_array_equal(first[key], tiny.table[key][first["id"]])
+    np.testing.assert_array_equal(first["draw"], np.arange(8))
+    assert first["mask"].all()
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_the_stream_is_a_function_of_the_seed(tiny, cache):
+    same(train(tiny), train(tiny, cache=cache))
+    assert real(train(tiny), "id") != real(train(tiny, seed=2), "id")
+
+
+def test_the_same_picture_is_augmented_anew_in_each_epoch(tiny):
+    batches = train(tiny, ids=[3], count=3)
+    pictures = [image.tobytes() for b in batches for image in b["image"]]
+    assert len(set(pictures)) > 12
+
+
+def test_each_epoch_holds_each_picture_once(tiny):
+    ids = np.arange(10, 50)
+    order = [id for (id,) in real(train(tiny, ids, count=15), "id")]
+    epochs = [order[:40], order[40:80], order[80:]]
+    for epoch in epochs:
+        assert sorted(epoch) == ids.tolist()
+    assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != sorted(epochs[0])
+
+
+def test_shuffling_is_fair(tiny):
+    order = np.array(train(tiny, np.arange(8), count=400, pp="center(1)"))
+    places = collections.Counter((row, int(id)) for b in order for row, id in enumerate(b["id"]))
+    counts = np.array([places[row, id] for row in range(8) for id in range(8)])
+    assert counts.min() > 20 and counts.max() < 90  # 50 expected
+
+
+@pytest.mark.parametrize("start", [1, 4, 7])
+def test_a_resumed_run_sees_the_batches_of_an_unbroken_one(tiny, start):
+    same(train(tiny, count=10)[start:], train(tiny, start=start, count=10 - start))
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_together_see_the_batches_of_one(tiny, processes):
+    parts = [train(tiny, start=3, process=(i, processes)) for i in range(processes)]
+    same(train(tiny, start=3), joined(parts))
+
+
+@pytest.mark.parametrize(
+    ("ids", "kwargs", "message"),
+    [
+        ([], {}, "no records"),
+        (None, {"process": (0, 3)}, "multiple of the 3"),
+        (None, {"process": (2, 2)}, "number from 0"),
+        (None, {"pp": "grid(16)"}, "for evaluation only"),
+        (None, {"pp": "cropp(16)"}, "no such op"),
+        (None, {"views": ("x", "float64", 2)}, "'float64': known are"),
+    ],
+)
+def test_unsuitable_training_settings_are_refused(tiny, ids, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny, ids, **kwargs)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 7])
+def test_evaluation_sees_each_picture_once_in_order(tiny, batch):
+    ids = np.arange(60, 40, -1)
+    batches = list(pipeline.to_evaluate(tiny, ids, pp="center(16)", batch=batch))
+    assert real(batches, "id") == [(id,) for id in sorted(ids)]
+    assert {len(b["image"]) for b in batches} == {batch}
+    assert "draw" not in batches[0] and "crop" not in batches[0]
+    assert batches[-1]["id"][-1] == 60  # padding repeats the last row
+
+
+@pytest.mark.parametrize("pp", ["center(16)", "grid(20)", "random_crops(16, 3)"])
+@pytest.mark.parametrize("ids", [np.arange(20), np.arange(2)])
+def test_three_processes_evaluate_what_one_does(tiny, pp, ids):
+    kwargs = {"pp": pp, "batch": 9}
+    one = list(pipeline.to_evaluate(tiny, ids, **kwargs))
+    parts = [list(pipeline.to_evaluate(tiny, ids, **kwargs, process=(i, 3))) for i in range(3)]
+    assert len({len(p) for p in parts}) == 1
+    same(one, joined(parts))
+
+
+@pytest.mark.parametrize("batch", [1, 5, 7])
+def test_evaluation_sees_each_crop_once(tiny, batch):
+    batches = list(pipeline.to_evaluate(tiny, [8, 2, 5], pp="grid(20)", batch=batch))
+    assert real(batches, "id", "crop") == [(id, crop) for id in (2, 5, 8) for crop in range(4)]
+    assert {len(b["image"]) for b in batches} == {batch}
+
+
+def test_random_ops_are_the_same_at_every_evaluation(tiny):
+    runs = [list(pipeline.to_evaluate(tiny, [4, 9], pp=PP, batch=n)) for n in (1, 2)]
+    np.testing.assert_array_equal([b["image"][0] for b in runs[0]], runs[1][0]["image"])
+
+
+def test_no_pictures_give_no_batches(tiny):
+    assert not list(pipeline.to_evaluate(tiny, [], pp="center(16)", batch=4))
+    assert not list(pipeline.whole(tiny, np.array([], int), batch=4))
+    assert not list(pipeline.whole(tiny, [7], batch=4, process=(1, 2)))
+
+
+def test_whole_pictures_come_once_to_one_process(tiny):
+    parts = [list(pipeline.whole(tiny, np.arange(11), batch=4, process=(i, 2))) for i in range(2)]
+    assert real(parts[0], "id") == [(i,) for i in range(0, 11, 2)]
+    assert real(parts[1], "id") == [(i,) for i in range(1, 11, 2)]
+    assert parts[0][0]["image"].shape == (2, 32, 32, 3)
+
+
+def test_a_batch_holds_one_shape():
+    sides = [4, 4, 4, 5, 5, 4]
+    rows = [
+        {"image": np.zeros((s, s, 3), np.uint8), "id": np.int32(i)} for i, s in enumerate(sides)
+    ]
+    batches = list(pipeline._same_shapes(iter(rows), 2))
+    assert [b["id"].tolist() for b in batches] == [[0, 1], [2, 2], [3, 4], [5, 5]]
+    assert [b["mask"].tolist() for b in batches] == [[1, 1], [1, 0], [1, 1], [1, 0]]
+    assert [b["image"].shape for b in batches] == [(2, s, s, 3) for s in (4, 4, 5, 4)]
+
+
+def test_views_are_cut_as_their_image(tiny, views):
+    evaluated = pipeline.to_evaluate(tiny, np.arange(9), pp="grid(20)", batch=4, views=views)
+    for batch in (*train(tiny, views=views, count=2), *evaluated):
+        assert batch["views"].dtype == np.float16 and batch["views"].shape[1] == 2
+        np.testing.assert_array_equal(batch["views"][:, 0], batch["image"])
+        np.testing.assert_array_equal(batch["views"][:, 1], 255 - batch["image"])
+
+
+def test_missing_views_are_named_before_anything_runs(tiny, views):
+    message = r"lacks the views of 36 of 96 images, first photo_\S+ \(id 60\).*run the views pass"
+    message = message.replace("photo_", "")
+    with pytest.raises(FileNotFoundError, match=message):
+        pipeline.to_evaluate(tiny, np.arange(96), pp="center(16)", batch=4, views=views)
+    with pytest.raises(FileNotFoundError, match="lacks the views of 40"):
+        train(tiny, views=("nowhere", "uint8", 2))
+
+
+def test_records_are_in_the_order_of_ids_and_still_encoded(tiny):
+    first = list(tiny.records.take(3).as_numpy_iterator())
+    assert [ex["id"] for ex in first] == [0, 1, 2]
+    assert first[0]["image"].startswith(b"\x89PNG")
