@@ -1,0 +1,80 @@
+"""Stage 1: the restoration diffusion, at full size. Base of every configuration.
+
+  python -m diffv2iqa_jax.main --config configs/restore.py --workdir runs/restore
+
+Values marked OPEN are not fixed by the paper; the choice made here is said beside them.
+"""
+
+from ml_collections import ConfigDict
+
+from diffv2iqa_jax.config import override
+
+ROWS = {
+    "base": {},
+    "ddim10": {"restorer.sampling.steps": 10, "restorer.sampling.sampler": "ddim"}
+    | {"restorer.sampling.keep": (1, 2)},
+}
+
+
+def get_config(row: str = "base") -> ConfigDict:
+    c = ConfigDict()
+    c.task = "restoration"
+    c.seed = 0
+    c.data = dict(
+        name="builtin/full",
+        folder="~/tensorflow_datasets",
+        split=0,  # which of the splits by reference
+        fractions=(0.6, 0.2, 0.2),  # train, validation, test
+        size=128,
+        pp_train="crop({size})|flip(0.5)",
+        pp_test="center({size})",
+        train_types=(),  # distortion types to train on; (): all. Evaluation always sees all
+        batch=256,  # over all devices
+        cache=True,  # keep the encoded images in memory
+    )
+    c.restorer = dict(
+        kind="diffusion",
+        net=dict(
+            inner=64,
+            multipliers=(1, 2, 4, 8, 8),
+            res_blocks=2,
+            attn_res=(16,),
+            image_size=128,  # decides where attention is, not what can be fed
+            groups=32,
+            dropout=0.2,
+            zero_final=False,
+        ),
+        schedule=dict(name="cosine", steps=2000),
+        prediction="eps",
+        residual=False,
+        loss="l1",
+        levels="per_image",  # SR3 draws one step for the whole batch: "per_batch"
+        sampling=dict(
+            steps=50,
+            spacing="tabulate",
+            sampler="ddpm",
+            keep=(5, 10),  # OPEN: y_t1 and y_t2, inferred from the states SR3's sampler keeps
+            clip=True,
+        ),
+        views_dtype="float16",  # the release stores 8-bit files: "uint8"
+        seed=0,  # of the chain's noise
+        dtype="bfloat16",  # of the computation; parameters, norms and the chain are float32
+    )
+    c.optim = dict(
+        name="adam",
+        lr=1e-4,  # from scratch; 1e-5 when started from SR3's weights
+        schedule="constant",
+        warmup=1000,  # OPEN: SR3 has none
+        steps=1_000_000,
+        weight_decay=0.0,
+        clip=1.0,  # OPEN: SR3 has none
+        frozen="",
+        accumulate=1,
+        average=0.9999,  # SR3 configures it and does not use it
+    )
+    c.devices = dict(map="jit", fsdp=1)
+    c.every = dict(log=100, evaluate=10_000, save=5_000)
+    c.evaluate = dict(val_images=256, examples=4, baselines=False)
+    c.keep = 3
+    c.tensorboard = True
+    return override(c, ROWS[row])

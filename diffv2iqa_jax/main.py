@@ -1,0 +1,141 @@
+"""Trains the stages of a configuration, evaluates and reports.
+
+  python -m diffv2iqa_jax.main --config configs/quickstart.py --workdir runs/quickstart
+
+The same command again resumes, or says that the run is complete. Exit codes: 0 done, 1 our own
+error, 2 the configuration or workdir cannot work, 70 the loss is not finite, 75 asked to stop
+and saved (run it again to go on).
+"""
+
+import logging as python_logging
+import os
+import signal
+import sys
+import threading
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import plan, report, train
+from diffv2iqa_jax.data import builder
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "views", "evaluate"], "What to do.")
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
+_DISTRIBUTED = flags.DEFINE_bool(
+    "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
+)
+_CACHE = flags.DEFINE_string(
+    "jit_cache", "~/.cache/diffv2iqa_jax/jit", "Folder of compiled programs; '' for none."
+)
+
+EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_PREEMPTED = 2, 70, 75
+
+
+def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
+    """The runs of a configuration in order, each with its folder.
+
+    A configuration with `stages` is several runs; a later one may name an earlier one as its
+    `restorer.run`.
+    """
+    if "stages" not in config:
+        return [(config, workdir)]
+    folders = {name: os.path.join(workdir, name) for name in config["stages"]}
+    found = []
+    # A configuration does not keep the order of its keys: what is named comes first.
+    needs = lambda item: item[1]["restorer"].get("run") in folders
+    for name, stage in sorted(config["stages"].items(), key=needs):
+        restorer = stage["restorer"]
+        if needs((name, stage)):
+            stage = {**stage, "restorer": {**restorer, "run": folders[restorer["run"]]}}
+        found.append((stage, folders[name]))
+    return found
+
+
+def dry_run(config: dict, workdir: str) -> None:
+    """Prints what each stage would be."""
+    for stage, folder in stages(config, workdir):
+        plan.check(stage)
+        plan.check_devices(stage, jax.device_count())
+        print(folder)
+        settings = stage["data"]
+        found = builder.found(settings["name"], os.path.expanduser(settings["folder"]))
+        for line in plan.describe(_stage1(stage, config), jax.device_count(), found):
+            print(f"  {line}")
+
+
+def _stage1(stage: dict, config: dict) -> dict:
+    """The stage with its restorer's settings, from its checkpoint or from this configuration."""
+    run = stage["restorer"].get("run")
+    if run is None:
+        return stage
+    if os.path.isdir(os.path.join(run, "checkpoints")) or "stages" not in config:
+        return plan.resolve(stage)[0]
+    settings = config["stages"][os.path.basename(run)]["restorer"]
+    return {**stage, "restorer": settings}
+
+
+def stopper():
+    """Asks for an orderly end at the first SIGTERM or SIGINT; the second ends at once."""
+    asked = threading.Event()
+
+    def handle(number, frame):
+        if asked.is_set():
+            os._exit(128 + number)
+        logging.warning("stopping after this step; once more stops at once")
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+    return asked.is_set
+
+
+def run(argv: list[str]) -> int:
+    if len(argv) > 1:
+        raise configs.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise configs.ConfigError("--config and --workdir must both be given")
+    if _CACHE.value:
+        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_CACHE.value))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if _DISTRIBUTED.value:
+        jax.distributed.initialize()
+    config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    if _DRY_RUN.value:
+        dry_run(config, workdir)
+        return 0
+    stop = stopper()
+    several = "stages" in config
+    for stage, _ in stages(config, workdir):
+        plan.check(stage)
+    if several:
+        configs.claim(workdir, config)
+    for stage, folder in stages(config, workdir):
+        train.run(stage, folder, mode=_MODE.value, stop=stop)
+    if several and _MODE.value != "views" and jax.process_index() == 0:
+        logging.info("report: %s", report.write(workdir))
+    return 0
+
+
+def main(argv: list[str]) -> int:
+    try:
+        return run(argv)
+    except configs.ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_CONFIG
+    except train.Preempted as error:
+        print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
+        return EXIT_PREEMPTED
+    except FloatingPointError as error:
+        print(f"error: not finite, {error}", file=sys.stderr)
+        return EXIT_NOT_FINITE
+
+
+if __name__ == "__main__":
+    logging.set_verbosity(logging.INFO)
+    # Says on every machine without a TPU that there is none.
+    python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
+    app.run(main)

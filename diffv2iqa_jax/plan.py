@@ -1,0 +1,233 @@
+"""Checks a configuration before anything compiles, and says what it would do (--dry_run)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import restorers, rng, tasks
+from diffv2iqa_jax.config import ConfigError, call, only
+from diffv2iqa_jax.data.example import example
+from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vit
+from diffv2iqa_jax.training import checkpoint, optim
+from diffv2iqa_jax.training.state import TrainState, partition
+from diffv2iqa_jax.types import Task, Weights
+
+SECTIONS = {
+    "data": (
+        "name folder split fractions size pp_train pp_test train_types batch cache".split(),
+        "where images come from and how they are cut",
+    ),
+    "optim": (
+        "name lr schedule warmup steps weight_decay clip frozen accumulate average".split(),
+        "how the weights move",
+    ),
+    "devices": (["map", "fsdp"], "how work is spread"),
+    "every": (["log", "evaluate", "save"], "steps between these"),
+    "evaluate": (["val_images", "examples", "baselines"], "what the last pass looks at"),
+}
+COMMON = ("task", "seed", "data", "restorer", "optim", "devices", "every", "evaluate", "keep")
+OF_TASK = {"restoration": (), "quality": ("model", "loss")}
+RUN_KEYS = ("run", "changes", "cached", "folder")
+
+
+def check(config: dict) -> None:
+    """Refuses a configuration that cannot work.
+
+    Raises:
+      ConfigError: one line with the key, its value, the rule and the choices.
+    """
+    task = config.get("task")
+    if task not in OF_TASK:
+        raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
+    only(config, "", (*COMMON, *OF_TASK[task], "tensorboard"))
+    for section, (keys, _) in SECTIONS.items():
+        only(config[section], section, tuple(keys))
+    for key in ("log", "evaluate", "save"):
+        if config["every"][key] < 1:
+            raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
+    optimiser(config)
+    if "run" in config["restorer"]:
+        only(config["restorer"], "restorer", RUN_KEYS)
+    else:
+        check_restorer(config["restorer"])
+    if task == "quality":
+        check_model(config["model"])
+
+
+def optimiser(config: dict):
+    """(update rule, learning rate) of the configuration."""
+    other = ("frozen", "accumulate", "average")
+    settings = {k: v for k, v in config["optim"].items() if k not in other}
+    return call(optim.make, "optim", settings)
+
+
+def check_restorer(settings: dict) -> None:
+    kind = settings.get("kind")
+    if kind not in restorers.RESTORERS:
+        raise ConfigError(f"config.restorer.kind {kind!r}: known are {sorted(restorers.RESTORERS)}")
+    if "net" in settings and kind == "diffusion":
+        call(unet.UNet, "restorer.net", settings["net"], dtype="float32")
+    call(restorers.RESTORERS[kind], "restorer", {k: v for k, v in settings.items() if k != "kind"})
+
+
+PARTS = {
+    "vit": (vit.ViT, {"taps": (0,)}),
+    "resnet": (resnet.ResNet, {}),
+    "swin": (swin.ScaleSwin, {}),
+    "tab": (layers.TransposedAttention, {}),
+}
+
+
+def check_model(settings: dict) -> None:
+    call(iqa.QualityModel, "model", settings)
+    for name, branch in settings["branches"].items():
+        where = f"model.branches.{name}"
+        if name not in iqa.BRANCHES:
+            raise ConfigError(f"config.{where}: known branches are {sorted(iqa.BRANCHES)}")
+        call(iqa.BRANCHES[name], where, branch)
+        for part, (module, given) in PARTS.items():
+            if branch.get(part):
+                call(module, f"{where}.{part}", branch[part], dtype="float32", **given)
+
+
+def resolve(config: dict) -> tuple[dict, Weights | None]:
+    """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
+
+    Returns:
+      The resolved configuration, and that run's restorer weights (None: it names no run).
+    """
+    named = config["restorer"]
+    if "run" not in named:
+        return config, None
+    saved = checkpoint.Checkpoints(named["run"])
+    try:
+        stage1 = saved.config()
+    except FileNotFoundError as error:
+        raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
+    if stage1["task"] != "restoration":
+        raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
+    settings = configs.plain(
+        configs.override(configs.ConfigDict(stage1["restorer"]), named["changes"])
+    )
+    check_restorer(settings)
+    like = shapes(tasks.restoration(restorer=settings), config["data"]["size"])
+    weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
+    origin = {"run": named["run"], "step": step}
+    return {**config, "restorer": settings, "restorer_from": origin}, weights
+
+
+def make_task(config: dict) -> Task:
+    """The task of a resolved configuration."""
+    names = ("restorer", *OF_TASK[config["task"]])
+    settings = {k: config[k] for k in names}
+    return call(tasks.TASKS[config["task"]], config["task"], settings)
+
+
+def shapes(task: Task, size: int) -> Weights:
+    """Shapes of the task's weights for images of `size`; nothing is computed."""
+    batch = jax.tree.map(jnp.asarray, example(size))
+    try:
+        return jax.eval_shape(task.init, rng.stream(0, "init"), batch)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"config, with data.size {size}: {str(error).splitlines()[0]}") from error
+
+
+def check_devices(config: dict, count: int) -> None:
+    batch, accumulate = config["data"]["batch"], config["optim"]["accumulate"]
+    if accumulate < 1 or batch % (count * accumulate):
+        raise ConfigError(
+            f"config.data.batch {batch}: must be a multiple of {count} devices x "
+            f"optim.accumulate {accumulate}; try {-(-batch // (count * accumulate))}"
+            f" x {count * accumulate}"
+        )
+
+
+def _count(tree) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _flops(fn, *args) -> float:
+    """Floating point operations of one call, as XLA counts them before optimising."""
+    cost = jax.jit(fn).lower(*args).cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost).get("flops", 0.0))
+
+
+def describe(config: dict, devices: int, found: bool) -> list[str]:
+    """What a run of this resolved configuration would be, line by line."""
+    task = make_task(config)
+    data, size = config["data"], config["data"]["size"]
+    weights = shapes(task, size)
+    flat, fixed = partition(weights.params, config["optim"]["frozen"])
+    tx, _ = optimiser(config)
+    frozen = config["optim"]["frozen"]
+    state = jax.eval_shape(lambda w: TrainState.create(w, tx, frozen), weights)
+    held = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(state))
+    local = data["batch"] // devices // config["optim"]["accumulate"]
+    saved, flops = _activations(task, weights, config, local), _forward_flops(config, weights)
+    lines = [
+        f"task          {config['task']}, {config['optim']['steps']} steps x {data['batch']} images",
+        f"parameters    {_count(flat):,} trained, {_count(fixed):,} frozen",
+        *[f"FLOPs         {value / 1e9:.2f} G per image, {what}" for what, value in flops],
+        f"memory        {held / 2**20:.0f} MiB state on each of {devices} device(s)"
+        f" + about {saved / 2**20:.0f} MiB kept for the backward pass ({local} images at a time)",
+        f"data          {data['name']} in {data['folder']}: {'found' if found else 'MISSING'}",
+    ]
+    if "restorer_from" in config:
+        lines.append(f"restorer      {config['restorer_from']}")
+    return lines
+
+
+def _activations(task: Task, weights, config: dict, images: int) -> float:
+    """Bytes that differentiation keeps, before the compiler saves any: weights not counted."""
+    batch = example(config["data"]["size"])
+    restorer = config["restorer"]
+    if config["task"] == "quality" and restorer["kind"] != "none":
+        views = 1 + len(restorer["sampling"]["keep"])
+        shape = (1, views, *batch["image"].shape[1:])
+        batch["views"] = np.zeros(shape, restorer["views_dtype"])
+    batch = {k: np.repeat(v, images, axis=0) for k, v in batch.items()}
+    trainable, fixed = partition(weights.params, config["optim"]["frozen"])
+
+    def residuals(trainable, fixed, stats):
+        from diffv2iqa_jax.training.state import merge
+
+        loss = lambda t: task.loss(Weights(merge(t, fixed), stats), batch, jax.random.key(0))
+        return jax.vjp(loss, trainable, has_aux=True)[1]
+
+    kept = jax.eval_shape(residuals, trainable, fixed, weights.stats)
+    size = lambda tree: sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))
+    return max(size(kept) - size(weights.params), 0)
+
+
+def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
+    """Forward passes per image, from the parts without their loops (XLA counts a loop once)."""
+    size, restorer = config["data"]["size"], config["restorer"]
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    out = []
+    if restorer["kind"] == "diffusion":
+        net = unet.UNet(**restorer["net"], dtype=restorer["dtype"])
+        params = weights.params if config["task"] == "restoration" else weights.params["restorer"]
+        level = jax.ShapeDtypeStruct((1,), jnp.float32)
+        once = _flops(lambda p, x, a: net.apply({"params": p}, x, x, a), params, image, level)
+        steps = restorer["sampling"]["steps"]
+        out += [("denoiser, one step", once), (f"views, {steps} steps", steps * once)]
+    if config["task"] == "quality":
+        views = 4 if restorer["kind"] != "none" else 1
+        model = iqa.QualityModel(**_unblocked(config["model"]))
+        of = {"params": weights.params["quality"], "batch_stats": weights.stats["quality"]}
+        stack = jax.ShapeDtypeStruct((1, views, size, size, 3), jnp.float32)
+        score = lambda w, x: model.apply(w, tasks.Views(x))["score"]
+        out.append(("branches", _flops(score, of, stack)))
+    return out
+
+
+def _unblocked(model: dict) -> dict:
+    """The same model with its channel attention in one piece, for counting."""
+    branches = {}
+    for name, branch in model["branches"].items():
+        tab = {**(branch.get("tab") or {}), "block": None}
+        branches[name] = {**branch, "tab": tab}
+    return {**model, "branches": branches}

@@ -1,0 +1,98 @@
+"""What a run says while it trains: metrics.jsonl, TensorBoard, and a line with the time left."""
+
+import json
+import math
+import os
+import time
+
+from absl import logging
+
+
+class Log:
+    """Writes the metrics of a run.
+
+    metrics.jsonl is cut back to the step a run resumes from, so that every step stands in it
+    once. TensorBoard files come from clu and need TensorFlow; without it they are left out.
+
+    Args:
+      steps: of the whole run, for the time left.
+      batch: images per step.
+      quiet: write nothing (every process but the first).
+    """
+
+    def __init__(
+        self, workdir: str, *, start: int, steps: int, batch: int, tensorboard: bool, quiet: bool
+    ):
+        self._steps, self._batch, self._quiet = steps, batch, quiet
+        self._clock, self._step = time.monotonic(), start
+        self._path = os.path.join(workdir, "metrics.jsonl")
+        self._board = None
+        if quiet:
+            return
+        _cut(self._path, start)
+        if tensorboard:
+            self._board = _board(workdir)
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Metrics of a training step, with the speed since the last ones."""
+        now = time.monotonic()
+        speed = (step - self._step) / max(now - self._clock, 1e-9)
+        self._clock, self._step = now, step
+        left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / speed))
+        values = {f"train/{k}": v for k, v in values.items()}
+        values["train/images_per_s"] = speed * self._batch
+        self.write(step, values, f"  eta {left}")
+
+    def write(self, step: int, values: dict[str, float | None], tail: str = "") -> None:
+        """Any metrics; what is not finite is written as null."""
+        if self._quiet:
+            return
+        values = {k: _finite(v) for k, v in values.items()}
+        with open(self._path, "a") as file:
+            file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        if self._board is not None:
+            self._board.write_scalars(step, {k: v for k, v in values.items() if v is not None})
+        text = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
+        logging.info("step %d/%d  %s%s", step, self._steps, text, tail)
+
+    def pause(self) -> None:
+        """Time spent from here to the next call of `resume` is not training time."""
+        self._paused = time.monotonic()
+
+    def resume(self) -> None:
+        self._clock += time.monotonic() - self._paused
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.flush()
+            self._board.close()
+
+
+def _finite(value: float | None) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _cut(path: str, step: int) -> None:
+    """Drops the lines past `step`, and one that a kill left unfinished."""
+    if not os.path.exists(path):
+        return
+    kept = []
+    with open(path) as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line)
+            except (ValueError, KeyError):
+                continue
+    with open(path + ".tmp", "w") as file:
+        file.writelines(kept)
+    os.replace(path + ".tmp", path)
+
+
+def _board(workdir: str):
+    try:
+        from clu import metric_writers
+    except ImportError as error:
+        logging.warning("no TensorBoard files: %s", error)
+        return None
+    return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.path.join(workdir, "tb")))
