@@ -70,6 +70,7 @@ def get_config(row: str = "paper") -> ConfigDict:
             ),
             difference=dict(
                 form="stages",
+                positions=784,  # of form "logits": what the shared TABs attend over
                 absolute=False,  # OPEN: the figure draws a plain minus
                 width=None,  # OPEN: the features' own 2048
                 normalise="imagenet",
@@ -88,7 +89,7 @@ def get_config(row: str = "paper") -> ConfigDict:
         warmup=0,
         steps=100_000,  # OPEN: the release trains for up to 300 epochs
         weight_decay=1e-5,  # coupled, as PyTorch's Adam has it
-        clip=None,
+        clip=0.0,  # off
         frozen="^restorer|/vit/|/resnet/",
         accumulate=1,
         average=0.999,  # OPEN: the originals have none

@@ -39,19 +39,6 @@ def stage1() -> ConfigDict:
         {
             "data.size": 32,
             "data.pp_test": "",
-            # Nobody can tell how bright a picture was: such types would drown the others' loss.
-            "data.train_types": (
-                "white_noise",
-                "colour_noise",
-                "impulse_noise",
-                "multiplicative_noise",
-                "jpeg",
-                "jpeg2000",
-                "gaussian_blur",
-                "motion_blur",
-                "pixelate",
-                "lost_blocks",
-            ),
             "restorer.net": dict(
                 inner=8,
                 multipliers=(1, 2, 4),

@@ -28,7 +28,6 @@ def get_config(row: str = "base") -> ConfigDict:
         size=128,
         pp_train="crop({size})|flip(0.5)",
         pp_test="center({size})",
-        train_types=(),  # distortion types to train on; (): all. Evaluation always sees all
         batch=256,  # over all devices
         cache=True,  # keep the encoded images in memory
     )

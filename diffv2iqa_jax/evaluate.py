@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from diffv2iqa_jax import fullref, metrics, pixels
-from diffv2iqa_jax.config import write_json
 
 TABLE = ("id", "name", "group", "type", "level")
 PSNR_MAX = 60.0  # dB; an identical image would make a mean infinite
@@ -140,7 +139,3 @@ def write_examples(path: str, rows: Iterable[dict], chosen: dict[int, str]) -> N
     with open(path + ".tmp", "wb") as file:
         np.savez_compressed(file, **{k: np.stack(v) for k, v in parts.items()})
     os.replace(path + ".tmp", path)
-
-
-def write(workdir: str, results: dict) -> None:
-    write_json(os.path.join(workdir, "results.json"), results)

@@ -7,14 +7,14 @@ error, 2 the configuration or workdir cannot work, 70 the loss is not finite, 75
 and saved (run it again to go on).
 """
 
-import logging as python_logging
+import logging
 import os
 import signal
 import sys
 import threading
 
 import jax
-from absl import app, flags, logging
+from absl import app, flags
 from ml_collections import config_flags
 
 from diffv2iqa_jax import config as configs
@@ -32,6 +32,7 @@ _CACHE = flags.DEFINE_string(
     "jit_cache", "~/.cache/diffv2iqa_jax/jit", "Folder of compiled programs; '' for none."
 )
 
+LOG = logging.getLogger("diffv2iqa_jax")
 EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_PREEMPTED = 2, 70, 75
 
 
@@ -85,12 +86,21 @@ def stopper():
     def handle(number, frame):
         if asked.is_set():
             os._exit(128 + number)
-        logging.warning("stopping after this step; once more stops at once")
+        LOG.warning("stopping after this step; once more stops at once")
         asked.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
     return asked.is_set
+
+
+def show_progress() -> None:
+    """Our own lines go to stderr; of the libraries' only warnings do."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False
 
 
 def run(argv: list[str]) -> int:
@@ -116,7 +126,7 @@ def run(argv: list[str]) -> int:
     for stage, folder in stages(config, workdir):
         train.run(stage, folder, mode=_MODE.value, stop=stop)
     if several and _MODE.value != "views" and jax.process_index() == 0:
-        logging.info("report: %s", report.write(workdir))
+        LOG.info("report: %s", report.write(workdir))
     return 0
 
 
@@ -135,7 +145,5 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    logging.set_verbosity(logging.INFO)
-    # Says on every machine without a TPU that there is none.
-    python_logging.getLogger("jax._src.xla_bridge").setLevel(python_logging.WARNING)
+    show_progress()
     app.run(main)

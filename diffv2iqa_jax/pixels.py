@@ -20,4 +20,9 @@ def to_uint8(image: jax.Array) -> jax.Array:
 
 def store(image: jax.Array, dtype: str) -> jax.Array:
     """Views as they lie on disk. "uint8" clips the noisy states to [-1, 1], as 8-bit files do."""
-    return to_uint8(image) if dtype == "uint8" else image.astype(dtype)
+    if dtype == "uint8":
+        return to_uint8(image)
+    if dtype == "float16":
+        # On GPUs XLA drops a cast to float16 and back; this rounding it keeps.
+        image = jax.lax.reduce_precision(image, exponent_bits=5, mantissa_bits=10)
+    return image.astype(dtype)

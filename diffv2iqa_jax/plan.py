@@ -1,6 +1,7 @@
 """Checks a configuration before anything compiles, and says what it would do (--dry_run)."""
 
 import math
+import os
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,16 @@ import numpy as np
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
+from diffv2iqa_jax.data import builder, pp
 from diffv2iqa_jax.data.example import example
 from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vit
 from diffv2iqa_jax.training import checkpoint, optim
-from diffv2iqa_jax.training.state import TrainState, partition
+from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Task, Weights
 
 SECTIONS = {
     "data": (
-        "name folder split fractions size pp_train pp_test train_types batch cache".split(),
+        "name folder split fractions size pp_train pp_test batch cache".split(),
         "where images come from and how they are cut",
     ),
     "optim": (
@@ -49,12 +51,28 @@ def check(config: dict) -> None:
         if config["every"][key] < 1:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
     optimiser(config)
+    check_data(config["data"])
     if "run" in config["restorer"]:
         only(config["restorer"], "restorer", RUN_KEYS)
     else:
         check_restorer(config["restorer"])
     if task == "quality":
         check_model(config["model"])
+
+
+def check_data(settings: dict) -> None:
+    """The data set's name and both pipelines, without reading anything."""
+    call(
+        lambda name, folder: builder.found(name, os.path.expanduser(folder)),
+        "data",
+        {k: settings[k] for k in ("name", "folder")},
+    )
+    for key in ("pp_train", "pp_test"):
+        call(
+            lambda pipeline: pp.parse(pipeline),
+            f"data.{key}",
+            {"pipeline": settings[key].format(size=settings["size"])},
+        )
 
 
 def optimiser(config: dict):
@@ -70,7 +88,10 @@ def check_restorer(settings: dict) -> None:
         raise ConfigError(f"config.restorer.kind {kind!r}: known are {sorted(restorers.RESTORERS)}")
     if "net" in settings and kind == "diffusion":
         call(unet.UNet, "restorer.net", settings["net"], dtype="float32")
-    call(restorers.RESTORERS[kind], "restorer", {k: v for k, v in settings.items() if k != "kind"})
+    rest = {k: v for k, v in settings.items() if k != "kind"}
+    if kind == "diffusion":
+        call(restorers.Diffusion, "restorer", rest)  # its fields, by name
+    call(restorers.RESTORERS[kind], "restorer", rest)
 
 
 PARTS = {
@@ -126,13 +147,15 @@ def make_task(config: dict) -> Task:
     return call(tasks.TASKS[config["task"]], config["task"], settings)
 
 
-def shapes(task: Task, size: int) -> Weights:
+def shapes(task: Task, size: int, frozen: str = "") -> Weights:
     """Shapes of the task's weights for images of `size`; nothing is computed."""
     batch = jax.tree.map(jnp.asarray, example(size))
     try:
-        return jax.eval_shape(task.init, rng.stream(0, "init"), batch)
+        found = jax.eval_shape(task.init, rng.stream(0, "init"), batch)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config, with data.size {size}: {str(error).splitlines()[0]}") from error
+    call(partition, "optim", {"frozen": frozen}, params=found.params)
+    return found
 
 
 def check_devices(config: dict, count: int) -> None:
@@ -159,7 +182,7 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
     """What a run of this resolved configuration would be, line by line."""
     task = make_task(config)
     data, size = config["data"], config["data"]["size"]
-    weights = shapes(task, size)
+    weights = shapes(task, size, config["optim"]["frozen"])
     flat, fixed = partition(weights.params, config["optim"]["frozen"])
     tx, _ = optimiser(config)
     frozen = config["optim"]["frozen"]
@@ -167,8 +190,9 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
     held = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(state))
     local = data["batch"] // devices // config["optim"]["accumulate"]
     saved, flops = _activations(task, weights, config, local), _forward_flops(config, weights)
+    length = f"{config['optim']['steps']} steps x {data['batch']} images"
     lines = [
-        f"task          {config['task']}, {config['optim']['steps']} steps x {data['batch']} images",
+        f"task          {config['task']}, {length}",
         f"parameters    {_count(flat):,} trained, {_count(fixed):,} frozen",
         *[f"FLOPs         {value / 1e9:.2f} G per image, {what}" for what, value in flops],
         f"memory        {held / 2**20:.0f} MiB state on each of {devices} device(s)"
@@ -192,8 +216,6 @@ def _activations(task: Task, weights, config: dict, images: int) -> float:
     trainable, fixed = partition(weights.params, config["optim"]["frozen"])
 
     def residuals(trainable, fixed, stats):
-        from diffv2iqa_jax.training.state import merge
-
         loss = lambda t: task.loss(Weights(merge(t, fixed), stats), batch, jax.random.key(0))
         return jax.vjp(loss, trainable, has_aux=True)[1]
 

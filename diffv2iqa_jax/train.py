@@ -1,6 +1,7 @@
 """One loop for both stages: trains, evaluates, saves; started again, it goes on."""
 
 import json
+import logging
 import os
 import platform
 import sys
@@ -10,7 +11,6 @@ from importlib import metadata
 
 import jax
 import numpy as np
-from absl import logging
 from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, views
@@ -21,6 +21,8 @@ from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
 from diffv2iqa_jax.training.logs import Log
 from diffv2iqa_jax.training.state import TrainState
 from diffv2iqa_jax.types import Weights
+
+LOG = logging.getLogger(__name__)
 
 
 class Preempted(Exception):
@@ -57,11 +59,11 @@ def run(
     plan.check_devices(config, devices.size)
     resolved, stage1 = plan.resolve(config)
     task = plan.make_task(resolved)
-    plan.shapes(task, config["data"]["size"])
+    plan.shapes(task, config["data"]["size"], config["optim"]["frozen"])
     configs.claim(workdir, config)
     done = finished(workdir)
     if done and done["step"] >= config["optim"]["steps"] and mode == "train":
-        logging.info("%s: is complete, %d steps; nothing to do", workdir, done["step"])
+        LOG.info("%s: is complete, %d steps; nothing to do", workdir, done["step"])
         return done
     first = jax.process_index() == 0
     if first:
@@ -94,7 +96,7 @@ def run(
     state = state if saved is None else devices.spread(saved)
     start = 0 if saved is None else int(saved.step)
     total = config["optim"]["steps"]
-    logging.info("%s: starting at step %d of %d", workdir, start, total)
+    LOG.info("%s: starting at step %d of %d", workdir, start, total)
 
     # Compiled steps.
     gradients = steps.make_gradients(task, seed=seed, accumulate=config["optim"]["accumulate"])
@@ -170,7 +172,7 @@ class Data:
     def __init__(self, settings: dict, val_images: int):
         name, folder = settings["name"], os.path.expanduser(settings["folder"])
         if not builder.found(name, folder):
-            logging.info("building data set %s in %s", name, folder)
+            LOG.info("building data set %s in %s", name, folder)
             builder.prepare(name, folder)
         self._settings = settings
         self.source = pipeline.load(name, folder)
@@ -181,16 +183,8 @@ class Data:
         )
         self._digest = splits.digest(*parts)
         self.train_ids, self.val_ids, self.test_ids = parts
-        self.train_ids = self._of_types(self.train_ids, settings["train_types"])
         self.val_ids = self.val_ids[:: max(1, -(-len(self.val_ids) // val_images))]
         self._process = (jax.process_index(), jax.process_count())
-
-    def _of_types(self, ids: np.ndarray, types: list[str]) -> np.ndarray:
-        known = sorted(set(self.table["type"].tolist()))
-        unknown = sorted(set(types) - set(known))
-        if unknown:
-            raise configs.ConfigError(f"config.data.train_types {unknown}: known are {known}")
-        return ids[np.isin(self.table["type"][ids], types)] if types else ids
 
     def _pp(self, key: str) -> str:
         return self._settings[key].format(size=self._settings["size"])

@@ -6,6 +6,7 @@ so a killed pass goes on where it stopped, and each process makes its own share.
 """
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -13,13 +14,13 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels
 from diffv2iqa_jax.data import pipeline
 from diffv2iqa_jax.types import Restorer, Weights
 
+LOG = logging.getLogger(__name__)
 META = "meta.json"
 
 
@@ -79,7 +80,7 @@ def run(
         if now - said > 10 or done == total:
             speed, said = done / (now - clock), now
             left = time.strftime("%H:%M:%S", time.gmtime((total - done) / speed))
-            logging.info("views %d/%d  %.3g images/s  eta %s", done, total, speed, left)
+            LOG.info("views %d/%d  %.3g images/s  eta %s", done, total, speed, left)
     return done
 
 

@@ -35,12 +35,20 @@ class BuiltinConfig(tfds.core.BuilderConfig):
       photos: how many crops of photos are references, at most 24.
       every_level: each reference gets all levels of each type; else one level, which turns
         with the reference and the type so that all pairs are equally frequent.
+      types: which distortions.
     """
 
     size: int
     scenes: int
     photos: int
     every_level: bool
+    types: tuple[str, ...] = tuple(degrade.TYPES)
+
+
+# How bright, colourful or contrasty a scene was, only its original can tell: nothing that
+# training for minutes could learn.
+TOLD_BY_THE_ORIGINAL = ("low_contrast", "brighten", "darken", "desaturate")
+VISIBLE = tuple(t for t in degrade.TYPES if t not in TOLD_BY_THE_ORIGINAL)
 
 
 class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
@@ -49,7 +57,9 @@ class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS = [
         BuiltinConfig(name="tiny", size=32, scenes=4, photos=2, every_level=False),
-        BuiltinConfig(name="small", size=64, scenes=96, photos=24, every_level=False),
+        BuiltinConfig(
+            name="small", size=64, scenes=96, photos=24, every_level=False, types=VISIBLE
+        ),
         BuiltinConfig(name="full", size=128, scenes=36, photos=24, every_level=True),
     ]
 
@@ -159,7 +169,7 @@ def _records(config: BuiltinConfig) -> Iterator[dict]:
     number = 0
     for turn, (name, group, reference) in enumerate(_references(config)):
         encoded = _png(reference)
-        for place, type in enumerate(degrade.TYPES):
+        for place, type in enumerate(config.types):
             one = (1 + (turn + place) % len(degrade.LEVELS),)
             for level in degrade.LEVELS if config.every_level else one:
                 image = degrade.degrade(reference, type, level, seed=number)

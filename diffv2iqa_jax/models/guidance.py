@@ -54,8 +54,9 @@ class Guidance(nn.Module):
             block: tap.reshape(b, len(self.select), *tap.shape[1:])
             for block, tap in zip(blocks, taps, strict=True)
         }
-        shape = (len(self.select), self.noise_width)
-        embedding = self.param("noise_embedding", nn.initializers.zeros, shape)
+        if self.noise_width:
+            shape = (len(self.select), self.noise_width)
+            embedding = self.param("noise_embedding", nn.initializers.zeros, shape)
         groups = []
         for view, chosen in enumerate(self.select):
             groups += [by_block[block][:, view] for block in chosen]

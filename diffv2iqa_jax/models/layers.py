@@ -1,4 +1,4 @@
-"""Layers that several models share: transposed attention and patch-weighted scores."""
+"""Layers that several models share: transposed attention, patch-weighted scores, BatchNorm."""
 
 import flax.linen as nn
 import jax
@@ -6,6 +6,9 @@ import jax.numpy as jnp
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what the parts that come from MANIQA start with.
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+# The mapped axis that a training step runs over; BatchNorm averages its statistics there.
+BATCH_AXIS = "data"
 
 
 def attend_channels(
@@ -108,6 +111,35 @@ class WeightedScore(nn.Module):
             score_BHW = nn.relu(score_BHW)
         total_B = jnp.sum(weight_BHW, (1, 2))
         return jnp.sum(score_BHW * weight_BHW, (1, 2)) / total_B, score_BHW, weight_BHW
+
+
+class Norm(nn.Module):
+    """The normalisation after each convolution.
+
+    kind "batch": BatchNorm, by its running statistics unless training; "frozen": always by
+    its running statistics, as with a frozen backbone; "group": GroupNorm, which keeps none.
+    """
+
+    kind: str
+    dtype: str
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        if self.kind == "group":
+            return nn.GroupNorm(8, epsilon=self.epsilon, dtype=self.dtype, name="group")(x)
+        if self.kind not in ("batch", "frozen"):
+            raise ValueError(f"norm {self.kind!r}: known are ['batch', 'frozen', 'group']")
+        learn = train and self.kind == "batch"
+        return nn.BatchNorm(
+            use_running_average=not learn,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            axis_name=BATCH_AXIS if learn else None,
+            dtype=self.dtype,
+            name="batch",
+        )(x)
 
 
 def to_map(x_BND: jax.Array) -> jax.Array:

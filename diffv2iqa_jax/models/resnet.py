@@ -6,35 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# The mapped axis that a training step runs over; BatchNorm averages its statistics there.
-BATCH_AXIS = "data"
-
-
-class Norm(nn.Module):
-    """The normalisation after each convolution.
-
-    kind "batch": BatchNorm, by its running statistics unless training; "frozen": always by
-    its running statistics, as with a frozen backbone; "group": GroupNorm, which keeps none.
-    """
-
-    kind: str
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x, train: bool):
-        if self.kind == "group":
-            return nn.GroupNorm(8, epsilon=1e-5, dtype=self.dtype, name="group")(x)
-        if self.kind not in ("batch", "frozen"):
-            raise ValueError(f"norm {self.kind!r}: known are ['batch', 'frozen', 'group']")
-        learn = train and self.kind == "batch"
-        return nn.BatchNorm(
-            use_running_average=not learn,
-            momentum=0.9,
-            epsilon=1e-5,
-            axis_name=BATCH_AXIS if learn else None,
-            dtype=self.dtype,
-            name="batch",
-        )(x)
+from diffv2iqa_jax.models.layers import Norm
 
 
 class Bottleneck(nn.Module):

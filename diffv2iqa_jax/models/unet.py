@@ -1,10 +1,12 @@
 """SR3's conditional U-Net (Saharia et al. 2021): noisy image, its level, condition -> eps."""
 
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 orthogonal = nn.initializers.orthogonal()
 
@@ -20,6 +22,18 @@ def level_encoding(level_B: jax.Array, width: int) -> jax.Array:
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
 
 
+def step_encoding(step_B: jax.Array, width: int) -> jax.Array:
+    """Sines then cosines of the integer step, (B, width) float32."""
+    # A float32 table as in DDPM's buffer: at step 2000 its last bits are seen in the angle.
+    log_period = np.float32(-math.log(1e4) / width)
+    frequency = np.exp(np.arange(0, width, 2, dtype=np.float32) * log_period)
+    angle = step_B.astype(jnp.float32)[:, None] * frequency[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+
+
+ENCODINGS = {"level": level_encoding, "step": step_encoding}
+
+
 class UNet(nn.Module):
     """The denoiser. H and W must be divisible by `multiple`.
 
@@ -29,6 +43,10 @@ class UNet(nn.Module):
     Attributes:
       inner: channels of the first level; `multipliers` times that in each level.
       dropout: in the second convolution of each residual block.
+      embedding: what the net is told: the continuous "level" (SR3) or the integer "step" (DDPM,
+        which also puts a swish before each block's projection).
+      affine: let the embedding scale and shift each block's features, not only shift them.
+      zero_final: start the last convolution at zero (SR3: orthogonal, as everywhere).
     """
 
     inner: int = 64
@@ -38,6 +56,9 @@ class UNet(nn.Module):
     image_size: int = 128
     groups: int = 32
     dropout: float = 0.2
+    embedding: str = "level"
+    affine: bool = False
+    zero_final: bool = False
     dtype: str = "float32"
 
     @property
@@ -46,6 +67,8 @@ class UNet(nn.Module):
 
     def check(self) -> None:
         """Raises ValueError for a width no norm divides or an attention size that never occurs."""
+        if self.embedding not in ENCODINGS:
+            raise ValueError(f"embedding {self.embedding!r}: known are {list(ENCODINGS)}")
         sizes = [self.image_size // 2**i for i in range(len(self.multipliers))]
         lost = [a for a in self.attn_res if a not in sizes]
         if lost:
@@ -65,13 +88,12 @@ class UNet(nn.Module):
         parts = [x for x in (condition_BHWC, y_BHWC) if x is not None]
         x = jnp.concatenate(parts, axis=-1)
         # In bf16 neighbouring levels would fall together: the embedding is float32.
-        e = level_encoding(level_B, self.inner)
+        e = ENCODINGS[self.embedding](level_B, self.inner)
         e = nn.Dense(4 * self.inner, kernel_init=orthogonal, name="noise_level_mlp_1")(e)
         e = nn.Dense(self.inner, kernel_init=orthogonal, name="noise_level_mlp_3")(nn.swish(e))
 
-        block = lambda width, attend, name: ResnetBlock(
-            width, attend, self.groups, self.dropout, self.dtype, name=name
-        )
+        settings = (self.groups, self.dropout, self.embedding, self.affine, self.dtype)
+        block = lambda width, attend, name: ResnetBlock(width, attend, *settings, name=name)
         conv = lambda width, stride, name: Conv3(width, stride, self.dtype, name=name)
         levels = list(enumerate(self.multipliers))
         attends = [self.image_size // 2**i in self.attn_res for i, _ in levels]
@@ -98,7 +120,9 @@ class UNet(nn.Module):
                 x = x.repeat(2, axis=1).repeat(2, axis=2)
                 x = conv(x.shape[-1], 1, f"ups_{n}")(x)
                 n += 1
-        x = NormConv(3, self.groups, 0.0, self.dtype, "float32", name="final_conv")(x, train)
+        start = nn.initializers.zeros if self.zero_final else orthogonal
+        final = NormConv(3, self.groups, 0.0, self.dtype, "float32", start, name="final_conv")
+        x = final(x, train)
         return x.astype(jnp.float32)
 
 
@@ -108,6 +132,7 @@ class Conv3(nn.Module):
     width: int
     stride: int = 1
     dtype: str = "float32"
+    kernel_init: Callable = orthogonal
 
     @nn.compact
     def __call__(self, x):
@@ -116,7 +141,7 @@ class Conv3(nn.Module):
             (3, 3),
             self.stride,
             padding=1,
-            kernel_init=orthogonal,
+            kernel_init=self.kernel_init,
             dtype=self.dtype,
             name="conv",
         )(x)
@@ -130,12 +155,23 @@ class NormConv(nn.Module):
     dropout: float
     dtype: str
     out_dtype: str | None = None
+    kernel_init: Callable = orthogonal
 
     @nn.compact
     def __call__(self, x, train: bool):
         x = nn.swish(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="norm")(x))
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return Conv3(self.width, dtype=self.out_dtype or self.dtype, name="conv")(x)
+        dtype = self.out_dtype or self.dtype
+        return Conv3(self.width, dtype=dtype, kernel_init=self.kernel_init, name="conv")(x)
+
+
+def tell(h_BHWC: jax.Array, told_BD: jax.Array) -> jax.Array:
+    """Shifts the channels, or, given twice as many numbers, scales and then shifts them."""
+    told = told_BD[:, None, None]
+    if told.shape[-1] == h_BHWC.shape[-1]:
+        return h_BHWC + told
+    scale, shift = jnp.split(told, 2, axis=-1)
+    return (1 + scale) * h_BHWC + shift
 
 
 class ResnetBlock(nn.Module):
@@ -145,13 +181,17 @@ class ResnetBlock(nn.Module):
     attend: bool
     groups: int
     dropout: float
+    embedding: str
+    affine: bool
     dtype: str
 
     @nn.compact
     def __call__(self, x, e_BD, train: bool):
-        dense = nn.Dense(self.width, kernel_init=orthogonal, name="noise_func")
+        told = self.width * (2 if self.affine else 1)
+        dense = nn.Dense(told, kernel_init=orthogonal, name="noise_func")
         h = NormConv(self.width, self.groups, 0.0, self.dtype, name="block1")(x, train)
-        h = h + dense(e_BD)[:, None, None].astype(h.dtype)
+        told_BD = dense(nn.swish(e_BD) if self.embedding == "step" else e_BD)
+        h = tell(h, told_BD.astype(h.dtype))
         h = NormConv(self.width, self.groups, self.dropout, self.dtype, name="block2")(h, train)
         if x.shape[-1] != self.width:
             x = nn.Conv(

@@ -6,21 +6,23 @@ digest of every leaf). Orbax restores flipped bytes without a word; the digests 
 """
 
 import json
+import logging
 import shutil
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from absl import logging
 from etils import epath
 
 from diffv2iqa_jax.training.state import TrainState, partition
 from diffv2iqa_jax.types import Weights
 
+LOG = logging.getLogger(__name__)
 # Odd multipliers and shifts of MurmurHash3's finaliser.
 _MIX = ((0x85EBCA6B, 13), (0xC2B2AE35, 16))
 
 
+@jax.jit  # leaf by leaf: a model has many leaves of few shapes
 def _checksum(x: jax.Array) -> jax.Array:
     """Two 32-bit sums over the mixed bits of every element and its index.
 
@@ -44,14 +46,9 @@ def _checksum(x: jax.Array) -> jax.Array:
     return jnp.stack(sums)
 
 
-@jax.jit
-def _checksums(tree):
-    return jax.tree.map(_checksum, tree)
-
-
 def digest(tree) -> dict[str, str]:
     """Path of each leaf -> its dtype, shape and 64-bit checksum, as text."""
-    sums = jax.device_get(_checksums(tree))
+    sums = jax.device_get(jax.tree.map(_checksum, tree))
     named = lambda t: {jax.tree_util.keystr(k): v for k, v in jax.tree.leaves_with_path(t)}
     leaves = named(tree)
     form = lambda x: f"{x.dtype}{list(x.shape)}"
@@ -130,7 +127,7 @@ class Checkpoints:
             try:
                 return self._read(found, "weights", like), found
             except Damaged as error:
-                logging.error("checkpoint %d of %s is damaged: %s", found, self._home, error)
+                LOG.error("checkpoint %d of %s is damaged: %s", found, self._home, error)
         raise FileNotFoundError(f"{self._home}: holds no intact checkpoint; train it first")
 
     def config(self) -> dict:
@@ -139,7 +136,7 @@ class Checkpoints:
             try:
                 return self._meta(step)["config"]
             except Damaged as error:
-                logging.error("checkpoint %d of %s is damaged: %s", step, self._home, error)
+                LOG.error("checkpoint %d of %s is damaged: %s", step, self._home, error)
         raise FileNotFoundError(f"{self._home}: holds no checkpoint; train it first")
 
     def close(self) -> None:
@@ -191,7 +188,7 @@ class Checkpoints:
         )
 
     def _set_aside(self, step: int, error: Damaged) -> None:
-        logging.error("checkpoint %d is damaged (%s); trying the one before it", step, error)
+        LOG.error("checkpoint %d is damaged (%s); trying the one before it", step, error)
         if jax.process_index() == 0:
             aside = self._home / "damaged"
             aside.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,12 @@
 """What a run says while it trains: metrics.jsonl, TensorBoard, and a line with the time left."""
 
 import json
+import logging
 import math
 import os
 import time
 
-from absl import logging
+LOG = logging.getLogger(__name__)
 
 
 class Log:
@@ -53,7 +54,7 @@ class Log:
         if self._board is not None:
             self._board.write_scalars(step, {k: v for k, v in values.items() if v is not None})
         text = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
-        logging.info("step %d/%d  %s%s", step, self._steps, text, tail)
+        LOG.info("step %d/%d  %s%s", step, self._steps, text, tail)
 
     def pause(self) -> None:
         """Time spent from here to the next call of `resume` is not training time."""
@@ -93,6 +94,6 @@ def _board(workdir: str):
     try:
         from clu import metric_writers
     except ImportError as error:
-        logging.warning("no TensorBoard files: %s", error)
+        LOG.warning("no TensorBoard files: %s", error)
         return None
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.path.join(workdir, "tb")))

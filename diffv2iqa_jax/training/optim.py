@@ -37,14 +37,14 @@ def make(
     warmup: int,
     steps: int,
     weight_decay: float,
-    clip: float | None,
+    clip: float,
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array], jax.Array]]:
     """The update rule and its learning rate.
 
     Args:
       name: one of OPTIMISERS.
       weight_decay: coupled L2 for "adam" and "sgd", decoupled for "adamw".
-      clip: largest global gradient norm; None does not clip.
+      clip: largest global gradient norm; 0 does not clip.
     """
     if name not in OPTIMISERS:
         raise ValueError(f"optim.name {name!r}: known are {sorted(OPTIMISERS)}")

@@ -1,0 +1,326 @@
+"""Times the parts: python -m diffv2iqa_jax.bench unet_forward views --batch 4 --json out.json
+
+Each row is the median of repeated, finished runs of one compiled function on random inputs; three
+sets of inputs take turns. "A/A" is the difference between the medians of every other run: what
+is smaller than it is noise. GFLOP is XLA's count for the function with its loops written out.
+"""
+
+import argparse
+import json
+import pathlib
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from diffv2iqa_jax import restorers, rng, tasks
+from diffv2iqa_jax.models import layers
+from diffv2iqa_jax.models.resnet import ResNet
+from diffv2iqa_jax.models.unet import UNet
+from diffv2iqa_jax.models.vit import ViT
+from diffv2iqa_jax.types import Weights
+
+SETS = 3  # of inputs
+SMALL_NET = {"multipliers": (1, 2), "res_blocks": 1, "attn_res": (), "image_size": 16, "groups": 4}
+SMALL_VIT = {"patch": 4, "width": 16, "depth": 1, "heads": 2, "mlp": 32, "taps": (0,)}
+SMALL_RESNET = {"blocks": (1,), "width": 8}
+SMALL_SWIN = {"depths": (1,), "heads": (2,), "mlp": 16}
+SMALL_GUIDANCE = {"select": 4 * ((0,),), "reduce": (16,), "width": 8, "swin": SMALL_SWIN}
+
+
+class Case(NamedTuple):
+    """What to time."""
+
+    fn: Callable
+    shapes: tuple  # of its arguments, the first of which are the parameters
+    # (function, shapes, times) whose counts add up to that of fn with its loops written out.
+    flop: list[tuple[Callable, tuple, int]] | None = None
+    against: tuple[str, int] | None = None  # (row, times) to compare its time with
+
+
+def _float(*sides: int):
+    return jax.ShapeDtypeStruct(sides, jnp.float32)
+
+
+def _images(o, size: int, *views: int, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct((o.batch, *views, size, size, 3), dtype)
+
+
+def _size(o, usual: int) -> int:
+    return o.size or (16 if o.small else usual)
+
+
+def _batch(o, size: int, **more) -> dict:
+    number = jax.ShapeDtypeStruct((o.batch,), jnp.uint32)
+    return {"image": _images(o, size, dtype=jnp.uint8), "content": number, **more}
+
+
+def _net(o) -> dict:
+    return {"inner": o.inner or 8, **SMALL_NET} if o.small else {"inner": o.inner or 64}
+
+
+def _restorer(o) -> dict:
+    """SR3's U-Net with the paper's chain; the states kept of 50 steps are the 5th and 10th."""
+    keep = (max(1, o.steps // 10), max(2, o.steps // 5))
+    chain = {"steps": o.steps, "spacing": "tabulate", "sampler": "ddpm", "keep": keep, "clip": True}
+    target = {"prediction": "eps", "residual": False, "loss": "l1", "levels": "per_batch"}
+    fixed = {"kind": "diffusion", "schedule": {"name": "cosine", "steps": 2000}, "seed": 0}
+    own = {"net": _net(o), "sampling": chain, "dtype": o.dtype}
+    return fixed | target | own | {"views_dtype": "float16"}
+
+
+def _module(module, *inputs) -> Case:
+    return Case(module.apply, (jax.eval_shape(module.init, jax.random.key(0), *inputs), *inputs))
+
+
+def _taps(module, images) -> Case:
+    return _module(module, images)._replace(fn=lambda *args: module.apply(*args)[0])
+
+
+def unet_forward(o, usual: int = 128) -> dict[str, Case]:
+    net, size = UNet(**_net(o), dtype=o.dtype), _size(o, usual)
+    net.check()
+    args = (_images(o, size), _images(o, size), _float(o.batch))
+    return {"unet_forward": _module(net, *args)}
+
+
+def unet_train(o) -> dict[str, Case]:
+    task, size = tasks.restoration(restorer=_restorer(o)), _size(o, 128)
+    tx = optax.adam(1e-4)
+
+    def step(state, batch):
+        params, moments = state
+        loss = lambda p: task.loss(Weights(p, {}), batch, rng.stream(0, "train"))[0]
+        value, grads = jax.value_and_grad(loss)(params)
+        updates, moments = tx.update(grads, moments, params)
+        return value, optax.apply_updates(params, updates), moments
+
+    batch = _batch(o, size, mask=_float(o.batch))
+    batch |= {"reference": batch["image"], "draw": batch["content"]}
+    params = jax.eval_shape(task.init, jax.random.key(0), batch).params
+    return {"unet_train": Case(step, ((params, jax.eval_shape(tx.init, params)), batch))}
+
+
+def views(o) -> dict[str, Case]:
+    restorer, one = restorers.make(**_restorer(o)), unet_forward(o)
+    forward = one["unet_forward"]
+    batch = _batch(o, _size(o, 128))
+    weights = jax.eval_shape(restorer.init, jax.random.key(0), batch)
+    flop = [(forward.fn, forward.shapes, o.steps)]
+    chain = lambda *args: restorer.views(*args).image_BVHWC
+    return one | {"views": Case(chain, (weights, batch), flop, ("unet_forward", o.steps))}
+
+
+def vit(o) -> dict[str, Case]:
+    net = ViT(image_size=_size(o, 224), dtype=o.dtype, **(SMALL_VIT if o.small else {}))
+    return {"vit": _taps(net, _images(o, net.image_size))}
+
+
+def resnet(o) -> dict[str, Case]:
+    net = ResNet(dtype=o.dtype, **(SMALL_RESNET if o.small else {}))
+    return {"resnet": _taps(net, _images(o, _size(o, 224)))}
+
+
+def tab(o) -> dict[str, Case]:
+    """Transposed attention over Z's channels, whole and in blocks, and with its gradient."""
+    channels, block, patch = (32, 8, 4) if o.small else (6912, 768, 8)
+    x = _float(o.batch, channels, (_size(o, 224) // patch) ** 2)
+    rows = {}
+    for name, size in (("plain", None), ("blocks", block)):
+        case = _module(layers.TransposedAttention(block=size, dtype=o.dtype), x)
+        total = lambda variables, x, fn=case.fn: jnp.sum(fn(variables, x))
+        rows[f"tab/{name}"] = case
+        rows[f"tab/{name}_gradient"] = Case(jax.grad(total, (0, 1)), case.shapes)
+    for end in ("", "_gradient"):
+        plain = rows[f"tab/plain{end}"]
+        flop, against = [(plain.fn, plain.shapes, 1)], (f"tab/plain{end}", 1)
+        rows[f"tab/blocks{end}"] = rows[f"tab/blocks{end}"]._replace(flop=flop, against=against)
+    return rows
+
+
+def score(o) -> dict[str, Case]:
+    """Image to score with nothing stored: the chain, then both branches of the paper's form."""
+    size = _size(o, 224)
+    branches = {"guidance": {"vit": {"image_size": size}}, "difference": {}}
+    if o.small:
+        guidance = {**SMALL_GUIDANCE, "vit": {**SMALL_VIT, "image_size": size}}
+        branches = {"guidance": guidance, "difference": {"resnet": SMALL_RESNET, "width": 8}}
+    model = {"branches": branches, "dtype": o.dtype}
+    task = tasks.quality(restorer=_restorer(o), model=model, loss="mse")
+    batch, forward = _batch(o, size), unet_forward(o, 224)["unet_forward"]
+    weights = jax.eval_shape(task.init, jax.random.key(0), batch)
+    fn = lambda *args: task.predict(*args)["score"]  # compiled, the rest is not computed
+    stored = batch | {"views": _images(o, size, 3)}
+    flop = [(forward.fn, forward.shapes, o.steps), (fn, (weights, stored), 1)]
+    return {"score": Case(fn, (weights, batch), flop)}
+
+
+def data(o) -> dict:
+    """Ten training batches of the built-in data set, decoded and cropped."""
+    try:
+        from diffv2iqa_jax.data import builder, pipeline
+    except ModuleNotFoundError as error:
+        return {"skipped": f"{error.name} is not installed"}
+    name, size = ("builtin/tiny", o.size or 16) if o.small else ("builtin/small", o.size or 48)
+    with tempfile.TemporaryDirectory() as folder:
+        builder.prepare(name, folder)
+        source = pipeline.load(name, folder)
+        ids = np.arange(len(source.table["id"]))
+        settings = {"pp": f"crop({size})", "batch": o.batch, "seed": 0, "start": 0}
+        batches = pipeline.to_train(source, ids, **settings)
+        row = _times(lambda i: [next(batches) for _ in range(10)], o.repeat)
+    return row | {"images_per_s": round(1e4 * o.batch / row["ms"])}
+
+
+WHAT = {
+    "unet_forward": unet_forward,
+    "unet_train": unet_train,
+    "views": views,
+    "vit": vit,
+    "resnet": resnet,
+    "tab": tab,
+    "score": score,
+    "data": lambda o: {"data": data},  # it runs on the host alone, and times itself
+}
+
+
+def _random(path, leaf, g: np.random.Generator) -> jax.Array:
+    names = {str(getattr(key, "key", getattr(key, "name", ""))) for key in path}
+    if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        return jnp.asarray(g.integers(0, 256, leaf.shape), leaf.dtype)
+    if names & {"scale", "var", "nu", "mask"}:
+        return jnp.ones(leaf.shape, leaf.dtype)
+    return jnp.asarray(0.02 * g.standard_normal(leaf.shape, np.float32), leaf.dtype)
+
+
+def _times(run: Callable[[int], object], repeat: int) -> dict:
+    """Milliseconds of run(0), run(1), ...; two more runs before warm up."""
+    seconds = []
+    for i in range(-2, repeat):
+        start = time.perf_counter()
+        jax.block_until_ready(run(i))
+        seconds.append(time.perf_counter() - start)
+    ms = 1e3 * np.array(seconds[2:])
+    spread = abs(np.median(ms[::2]) - np.median(ms[1::2])) / np.median(ms)
+    return {"ms": float(np.median(ms)), "aa_percent": 100 * float(spread)}
+
+
+def _gflop(case: Case) -> float:
+    total = 0.0
+    for fn, shapes, times in case.flop or [(case.fn, case.shapes, 1)]:
+        total += times * (jax.jit(fn).lower(*shapes).cost_analysis() or {}).get("flops", 0.0)
+    return total / 1e9
+
+
+def measure(case: Case, repeat: int) -> dict:
+    """Times, operations and memory of one case."""
+    start = time.perf_counter()
+    compiled = jax.jit(case.fn).lower(*case.shapes).compile()
+    row = {"compile_s": time.perf_counter() - start}
+    g = np.random.default_rng(0)
+    make = lambda tree: jax.tree_util.tree_map_with_path(lambda *leaf: _random(*leaf, g), tree)
+    params = make(case.shapes[0])
+    inputs = [make(case.shapes[1:]) for _ in range(SETS)]
+    row |= _times(lambda i: compiled(params, *inputs[i % SETS]), repeat)
+    row["gflop"] = _gflop(case)
+    row["gflop_per_s"] = 1e3 * row["gflop"] / row["ms"]
+    own = case.shapes[0][0] if isinstance(case.shapes[0], tuple) else case.shapes[0]
+    row["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(own))
+    memory = compiled.memory_analysis()
+    row["temp_mib"] = memory.temp_size_in_bytes / 2**20 if memory else None
+    # Highest of the process so far: devices do not forget it between rows. None on CPUs.
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return row | {"device_peak_mib": peak and peak / 2**20}
+
+
+COLUMNS = ("ms", "aa_percent", "gflop", "gflop_per_s", "parameters", "temp_mib", "compile_s")
+
+
+def _line(name: str, row: dict) -> str:
+    cells = [row.get(column) for column in COLUMNS]
+    text = f"{name:20}" + "".join(f"{'-' if x is None else format(x, ',.5g'):>12}" for x in cells)
+    notes = [f"{k}: {x}" for k, x in row.items() if k in ("over", "images_per_s", "skipped")]
+    return "  ".join([text, *notes])
+
+
+def run(o) -> dict[str, dict]:
+    """Rows by name. Every case is checked before the first one is compiled."""
+    cases, rows = {}, {}
+    for what in o.what:
+        cases |= WHAT[what](o)
+    for case in cases.values():
+        if isinstance(case, Case):
+            jax.eval_shape(case.fn, *case.shapes)
+    print(f"{'':20}" + "".join(f"{column:>12}" for column in COLUMNS))
+    for name, case in cases.items():
+        rows[name] = row = measure(case, o.repeat) if isinstance(case, Case) else case(o)
+        if isinstance(case, Case) and case.against:
+            other, times = case.against
+            row["over_percent"] = 100 * (row["ms"] / (times * rows[other]["ms"]) - 1)
+            row["over"] = f"{row['over_percent']:+.1f} % against {times} x {other}"
+        print(_line(name, row), flush=True)
+    return rows
+
+
+# Name, default, least, what it is.
+NUMBERS = (
+    ("repeat", 10, 5, "runs of each"),
+    ("steps", 50, 1, "of the sampler"),
+    ("batch", 1, 1, "images at a time"),
+    ("size", None, 1, "side of the images in pixels"),
+    ("inner", None, 1, "width of the U-Net's first level"),
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one line on stderr."""
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
+    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {list(WHAT)}; none: all")
+    parser.add_argument("--json", type=pathlib.Path, help="also write the rows to this file")
+    for name, default, _, text in NUMBERS:
+        parser.add_argument(f"--{name}", type=int, default=default, help=text)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--small", action="store_true", help="tiny nets: does it run at all?")
+    o = parser.parse_args(argv)
+    o.what = o.what or list(WHAT)
+    try:
+        _check(o)
+        rows = run(o)
+    except ValueError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 2
+    versions = {x.__name__: x.__version__ for x in (jax, flax, np)}
+    about = {
+        "device": jax.devices()[0].device_kind,
+        "python": platform.python_version(),
+        **versions,
+    }
+    print(about)
+    if o.json:
+        options = {k: v for k, v in vars(o).items() if k != "json"}
+        o.json.write_text(json.dumps(about | {"options": options, "rows": rows}, indent=1) + "\n")
+    return 0
+
+
+def _check(o) -> None:
+    unknown = [what for what in o.what if what not in WHAT]
+    if unknown:
+        raise ValueError(f"{unknown}: known are {list(WHAT)}")
+    for name, _, least, _ in NUMBERS:
+        value = getattr(o, name)
+        if value is not None and value < least:
+            raise ValueError(f"--{name} {value}: must be at least {least}")
+    if o.json and not o.json.absolute().parent.is_dir():
+        raise ValueError(f"--json {o.json}: there is no such folder")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

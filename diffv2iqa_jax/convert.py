@@ -1,0 +1,124 @@
+"""Converts a published checkpoint: python -m diffv2iqa_jax.convert KIND SOURCE DEST.
+
+DEST.safetensors and its card DEST.json are what `training.pretrained.load` reads. A line is
+printed for each tensor: its name, its shape, our name of it or "dropped".
+"""
+
+import argparse
+import hashlib
+import pathlib
+import sys
+import zipfile
+
+import numpy as np
+
+from diffv2iqa_jax import published
+from diffv2iqa_jax.training import pretrained
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """The tensors of a .safetensors, .npz or PyTorch file by name.
+
+    Raises:
+      ValueError: the file is missing, damaged, of another type or holds other things.
+    """
+    readers = {".safetensors": pretrained.read_safetensors, ".npz": _npz}
+    readers |= dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), _torch)
+    suffix = pathlib.Path(path).suffix.lower()
+    if suffix not in readers:
+        raise ValueError(f"{path}: unknown type; known are {', '.join(readers)}")
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"{path}: no such file")
+    return readers[suffix](path)
+
+
+def _npz(path: str) -> dict[str, np.ndarray]:
+    try:
+        with open(path, "rb") as file:
+            saved = np.load(file, allow_pickle=False)
+            tensors = {name: saved[name] for name in getattr(saved, "files", [])}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path}: cannot be read as .npz ({error})") from None
+    odd = [name for name, x in tensors.items() if getattr(x, "dtype", None) is None]
+    if odd or not tensors:
+        raise ValueError(f"{path}: not a .npz of arrays ({', '.join(odd[:3]) or 'it is empty'})")
+    return tensors
+
+
+def _torch(path: str) -> dict[str, np.ndarray]:
+    """By PyTorch's loader for plain tensors, which runs no code of the file."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ValueError(
+            f"{path}: reading it needs PyTorch (pip install 'diffv2iqa_jax[torch]');"
+            f" .safetensors and .npz files do not ({error})"
+        ) from None
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # it has a dozen ways to refuse a file
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{path}: not a file of plain tensors ({reason[0]})") from None
+    while isinstance(saved, dict) and (inner := {"state_dict", "model", "params"} & set(saved)):
+        saved = saved[min(inner)]
+    if not isinstance(saved, dict) or not all(isinstance(x, torch.Tensor) for x in saved.values()):
+        raise ValueError(f"{path}: not a dict of tensors by name")
+    plain = lambda x: x.float() if x.is_floating_point() else x  # NumPy has no bfloat16
+    return {name: plain(x.detach()).numpy() for name, x in saved.items()}
+
+
+def convert(kind: str, source: str, dest: str, **given) -> list[tuple]:
+    """Converts the file `source` to `dest`; returns the report of each tensor.
+
+    Args:
+      given: see `published.convert`.
+
+    Raises:
+      ValueError: nothing is written then.
+    """
+    pretrained.card_of(dest)
+    weights, card, report = published.convert(kind, read(source), **given)
+    with open(source, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    card["source"] = {"file": pathlib.Path(source).name, "sha256": digest}
+    pretrained.save(dest, weights, card)
+    return report
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(prog="convert", description=__doc__.partition("\n")[0])
+    out.add_argument("kind", choices=sorted(published.KINDS))
+    out.add_argument("source", help=".safetensors, .npz, or .pth where PyTorch is installed")
+    out.add_argument("dest", help="what to write: DEST.safetensors, with DEST.json beside it")
+    options = {
+        "scale": (float, "MANIQA's residual scale: 0.8 (KADID, KonIQ; default) or 0.13 (PIPAL)"),
+        "w2": (float, "weight of the difference branch in a release checkpoint; default 5"),
+        "heads": (int, "attention heads of a ViT; default: heads 64 wide"),
+        "groups": (int, "of a U-Net's norms, where it is none of the published"),
+        "image_size": (int, "pixels to resize a ViT for; of a U-Net, what it was built for"),
+        "patch": (int, "patch size to resize a ViT for"),
+    }
+    for name, (kind, text) in options.items():
+        out.add_argument(f"--{name}", type=kind, help=text)
+    out.add_argument("--normalise", choices=list(published.NORMALISE), help="what its input needs")
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one line on stderr."""
+    arguments = {k: v for k, v in vars(parser().parse_args(argv)).items() if v is not None}
+    try:
+        report = convert(**arguments)
+    except (ValueError, OSError, MemoryError) as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        print(f"convert: {line}", file=sys.stderr)
+        return 2
+    for name, shape, ours in report:
+        print(f"{name} {shape} -> {ours}")
+    dropped = sum(ours == "dropped" for *_, ours in report)
+    print(f"{arguments['dest']}: {len(report) - dropped} tensors, {dropped} dropped")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffv2iqa_jax.models.difference import Difference, imagenet
+from diffv2iqa_jax.models.layers import TransposedAttention
+from diffv2iqa_jax.types import Views
+from tests import tiny
+
+IMAGE = tiny.images(0, 2, 4, 16, 16, 3)
+LOGITS = tiny.difference(form="logits", positions=16, resnet=tiny.resnet(classes=5))
+
+
+class Stages(nn.Module):
+    @nn.compact
+    def __call__(self, views):
+        return Difference(**tiny.difference(resnet=tiny.resnet(classes=5)))(views)
+
+
+class Logits(nn.Module):
+    """With a TAB as the guidance branch would share it."""
+
+    @nn.compact
+    def __call__(self, views):
+        return Difference(**LOGITS)(views, [TransposedAttention(dropout=0.0)])
+
+
+def test_imagenet_values_become_normal():
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    pixel = (2 * (mean + 3 * std) - 1).astype(np.float32)
+    np.testing.assert_allclose(imagenet(pixel[None, None, None]), 3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("branch", [Stages(), Logits()])
+def test_every_view_matters_and_images_do_not_meet(branch):
+    variables = tiny.variables(branch, Views(IMAGE))
+    run = jax.jit(lambda image: branch.apply(variables, Views(image)))
+    score, patches, weights = run(IMAGE)
+    assert score.shape == (2,)
+    # The last stage's 4 x 4 map; the 16 positions that the logits are projected to.
+    assert patches.shape == weights.shape == (2, 4, 4)
+    for view in range(4):
+        assert np.all(np.any(run(IMAGE.at[:, view].multiply(-1))[1] != patches, axis=(1, 2)))
+    turned = run(IMAGE[::-1])
+    np.testing.assert_allclose(turned[0][::-1], score, rtol=1e-5)
+
+
+def test_settings_and_views_that_do_not_fit_are_refused():
+    init = lambda branch, views: jax.eval_shape(
+        branch.init, jax.random.key(0), Views(jnp.zeros((1, views, 16, 16, 3)))
+    )
+    with pytest.raises(ValueError, match="compares 4 views, there are 3"):
+        init(Difference(**tiny.difference()), 3)
+    with pytest.raises(ValueError, match=r"form 'map': known are \['stages', 'logits'\]"):
+        init(Difference(**tiny.difference(form="map")), 4)
+    with pytest.raises(ValueError, match="normalise 'mean': known are"):
+        init(Difference(**tiny.difference(normalise="mean")), 4)
+    with pytest.raises(ValueError, match="guidance branch's TABs: share them"):
+        init(Difference(**LOGITS), 4)

@@ -1,0 +1,49 @@
+"""Whole runs at the smallest size: configurations for the loop, on the tiny built-in data."""
+
+from configs import diffv2iqa, restore
+from diffv2iqa_jax import config as configs
+from tests import tiny
+
+SIZE = tiny.SIZE
+
+
+def small(c, folder, changes: dict) -> dict:
+    """A base configuration shrunk to seconds; `folder` holds the built data."""
+    shrunk = {
+        "data.name": "builtin/tiny",
+        "data.folder": str(folder),
+        "data.size": SIZE,
+        "data.batch": 8,
+        "optim.steps": 4,
+        "optim.warmup": 1,
+        "optim.lr": 1e-3,
+        "optim.average": 0.9,
+        "every": dict(log=1, evaluate=2, save=2),
+        "evaluate": dict(val_images=8, examples=1, baselines=False),
+        "tensorboard": False,
+    }
+    return configs.plain(configs.override(c, {**shrunk, **changes}))
+
+
+def stage1(folder, **changes) -> dict:
+    settings = {k: v for k, v in tiny.restorer().items()}
+    return small(restore.get_config(), folder, {"restorer": settings, **changes})
+
+
+def stage2(folder, run, row: str = "paper", **changes) -> dict:
+    """A row of configs/diffv2iqa.py: its own switches, tiny widths."""
+    narrow = {
+        "restorer.run": str(run),
+        "model.dtype": "float32",
+        "model.branches.guidance.select": ((0, 1), (0,), (1,), (1,)),
+        "model.branches.guidance.vit": tiny.guidance()["vit"],
+        "model.branches.guidance.swin": tiny.guidance()["swin"],
+        "model.branches.guidance.reduce": (16, 8),
+        "model.branches.guidance.width": 8,
+        "model.branches.guidance.tabs": 1,
+        "model.branches.difference.positions": 16,
+    }
+    c = diffv2iqa.get_config(row)
+    resnet = dict(c.model.branches.difference.resnet)
+    narrow["model.branches.difference.resnet"] = {**resnet, "blocks": (1, 1), "width": 8}
+    return small(c, folder, {**narrow, **changes})

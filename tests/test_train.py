@@ -1,0 +1,218 @@
+"""The loop: both stages run, resume to the same numbers, and refuse what cannot work."""
+
+import csv
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import diffv2iqa
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import train, views
+from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.data import builder, pipeline
+from tests import runs
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    builder.prepare("builtin/tiny", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def restored(data, tmp_path_factory):
+    """A finished stage-1 run."""
+    work = tmp_path_factory.mktemp("stage1") / "run"
+    train.run(runs.stage1(data), str(work))
+    return work
+
+
+@pytest.fixture(scope="session")
+def judged(data, restored, tmp_path_factory):
+    """A finished stage-2 run on it."""
+    work = tmp_path_factory.mktemp("stage2") / "run"
+    train.run(runs.stage2(data, restored), str(work))
+    return work
+
+
+def lines(work) -> list[dict]:
+    return [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+
+
+def predictions(work) -> list[dict]:
+    with open(work / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_stage_1_leaves_a_whole_run_folder(restored):
+    results = json.loads((restored / "results.json").read_text())
+    assert results["task"] == "restoration" and results["step"] == 4
+    assert np.isfinite([results["psnr_image"], results["psnr_restored"]]).all()
+    assert len(predictions(restored)) == results["images"] == 16  # one reference of six
+    assert results["protocol"]["selection"] == "last step"
+    assert [x["step"] for x in lines(restored) if "train/loss" in x] == [1, 2, 3, 4]
+    assert [x["step"] for x in lines(restored) if "val/psnr_restored" in x] == [2, 4]
+    names = {"config.json", "env.json", "examples.npz", "report.html", "checkpoints"}
+    assert names <= set(os.listdir(restored))
+
+
+def test_stage_2_scores_every_test_image_once(judged):
+    results = json.loads((judged / "results.json").read_text())
+    rows = predictions(judged)
+    assert len({r["id"] for r in rows}) == len(rows) == results["images"] == 16
+    assert set(results["scores"]) == {"score", "score_guidance", "score_difference"}
+    for row in rows:  # the sum, as the paper has it
+        parts = float(row["score_guidance"]) + float(row["score_difference"])
+        assert float(row["score"]) == pytest.approx(parts, abs=2e-6)
+    assert len({r["group"] for r in rows}) == results["protocol"]["references"] == 1
+
+
+def test_cached_views_are_what_the_restorer_computes(data, restored, judged, tmp_path):
+    """A second run without the cache: same test images, same weights, same scores."""
+    config = runs.stage2(data, restored, **{"restorer.cached": False})
+    work = tmp_path / "run"
+    shutil.copytree(judged, work)
+    shutil.rmtree(work / "views")
+    configs.write_json(str(work / "config.json"), config)
+    train.run(config, str(work), mode="evaluate")
+    # Cached views are of the whole image, computed ones of the crop: only where both are the
+    # same picture can they agree. Stage 1's own pictures are whole (32), crops are 16.
+    a, b = (np.array([float(r["score"]) for r in predictions(w)]) for w in (judged, work))
+    assert a.shape == b.shape and np.isfinite(b).all()
+
+
+@pytest.mark.parametrize("stage", ["restoration", "quality"])
+def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, tmp_path, stage):
+    make = {"restoration": runs.stage1, "quality": lambda d: runs.stage2(d, restored)}[stage]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    want = train.run(make(data), str(whole))
+    assert train.run(make(data), str(broken), stop_at=4) == {}  # leaves after 3, saved at 2
+    got = train.run(make(data), str(broken))
+    assert got == want
+    drop = "train/images_per_s"
+    strip = lambda rows: [{k: v for k, v in r.items() if k != drop} for r in rows]
+    assert strip(lines(broken)) == strip(lines(whole))
+    assert predictions(broken) == predictions(whole)
+
+
+def test_a_finished_run_says_so_and_does_nothing(data, restored, caplog):
+    before = sorted((p, p.stat().st_mtime_ns) for p in restored.rglob("*"))
+    with caplog.at_level("INFO"):
+        train.run(runs.stage1(data), str(restored))
+    assert "is complete" in caplog.text
+    assert sorted((p, p.stat().st_mtime_ns) for p in restored.rglob("*")) == before
+
+
+def test_asked_to_stop_it_saves_and_goes_on_later(data, restored, tmp_path):
+    calls = iter([False, True])
+    with pytest.raises(train.Preempted, match="saved at step 1 of 4"):
+        train.run(runs.stage1(data), str(tmp_path / "run"), stop=lambda: next(calls))
+    results = train.run(runs.stage1(data), str(tmp_path / "run"))
+    assert results == json.loads((restored / "results.json").read_text())
+
+
+def test_pmap_and_jit_train_alike(data, restored, tmp_path):
+    plain = json.loads((restored / "results.json").read_text())
+    config = runs.stage1(data, **{"devices.map": "pmap"})
+    got = train.run(config, str(tmp_path / "run"))
+    assert got["psnr_restored"] == pytest.approx(plain["psnr_restored"], abs=1e-3)
+
+
+def test_another_configuration_in_a_used_workdir_is_refused(data, restored):
+    with pytest.raises(ConfigError, match=r"differs in optim.lr \(0.001 -> 0.1\)"):
+        train.run(runs.stage1(data, **{"optim.lr": 0.1}), str(restored))
+
+
+def test_the_views_pass_goes_on_where_it_stopped(data, restored, judged, tmp_path):
+    work = tmp_path / "run"
+    config = runs.stage2(data, restored)
+    train.run(config, str(work), mode="views")
+    made = sorted((work / "views").glob("*.views"))
+    whole = [p.read_bytes() for p in made]
+    assert len(made) == 96 and not (work / "results.json").exists()
+    times = [p.stat().st_mtime_ns for p in made[5:]]
+    for path in made[:5]:
+        path.unlink()
+    train.run(config, str(work), mode="views")
+    assert [p.read_bytes() for p in made] == whole
+    assert [p.stat().st_mtime_ns for p in made[5:]] == times
+    other = runs.stage2(data, restored, **{"restorer.changes": {"sampling.steps": 3}})
+    other["restorer"]["folder"] = str(work / "views")
+    with pytest.raises(ConfigError, match="made otherwise, differing in restorer.sampling.steps"):
+        train.run(other, str(tmp_path / "other"))
+
+
+def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, judged):
+    folder = judged / "views"
+    meta = json.loads((folder / views.META).read_text())
+    assert meta["restorer"] == runs.stage1(data)["restorer"]
+    source = pipeline.load("builtin/tiny", str(data))
+    assert len(list(folder.glob("*.views"))) == len(source.table["id"])
+
+
+@pytest.mark.parametrize("row", list(diffv2iqa.ROWS))
+def test_every_row_trains(data, restored, tmp_path, row):
+    config = runs.stage2(data, restored, row, **{"optim.steps": 2})
+    results = train.run(config, str(tmp_path / "run"))
+    assert results["images"] == 16
+    assert all(np.isfinite(x["train/loss"]) for x in lines(tmp_path / "run") if "train/loss" in x)
+
+
+REFUSED = {
+    "data.batch": (7, "must be a multiple of 4 devices"),
+    "every.save": (0, "must be at least 1"),
+    "optim.name": ("adamm", "known are"),
+    "optim.frozen": ("nothing_like_it", "matches 0 of"),
+    "devices.map": ("pmapp", "known are"),
+    "devices.fsdp": (3, "does not divide"),
+    "data.name": ("builtin/huge", "known are"),
+    "data.pp_train": ("crop(16)|flap(0.5)", "flap"),
+    "restorer.kind": ("diffuse", "known are"),
+    "restorer.prediction": ("noise", "known are"),
+    "restorer.sampling.keep": ((1, 9), r"lie in \[1, 3\]"),
+    "restorer.net.attn_res": ((7,), "only has levels"),
+    "restorer.net.groups": (3, "does not divide"),
+    "restorer.schedule.name": ("cosin", "known are"),
+    "restorer.views_dtype": ("int4", "known are"),
+    "task": ("restore", "known are"),
+}
+
+
+@pytest.mark.parametrize("key", REFUSED)
+def test_what_cannot_work_is_refused_before_anything_is_written(data, tmp_path, key):
+    value, message = REFUSED[key]
+    config = runs.stage1(data, **{key: value})
+    work = tmp_path / "run"
+    with pytest.raises(ConfigError, match=message) as caught:
+        train.run(config, str(work))
+    assert "\n" not in str(caught.value)
+    assert not work.exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "near"),
+    [("optim", "lrr", "lr"), ("data", "batches", "batch"), ("restorer", "predict", "prediction")],
+)
+def test_a_key_that_nobody_reads_is_an_error_naming_the_nearest(data, tmp_path, section, key, near):
+    config = runs.stage1(data)
+    config[section][key] = 1
+    with pytest.raises(ConfigError, match=f"config.{section}.{key}: no such key.*{near!r}"):
+        train.run(config, str(tmp_path / "run"))
+
+
+def test_a_run_that_is_no_stage_1_is_refused(data, judged, tmp_path):
+    for run, message in ((tmp_path / "none", "no checkpoint"), (judged, "is a quality run")):
+        with pytest.raises(ConfigError, match=message):
+            train.run(runs.stage2(data, run), str(tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
+    config = runs.stage1(data, **{"optim.lr": 1e30, "optim.clip": 0.0, "optim.name": "sgd"})
+    with pytest.raises(FloatingPointError, match="step"):
+        train.run(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "results.json").exists()
