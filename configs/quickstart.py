@@ -20,14 +20,16 @@ def small(c: ConfigDict) -> ConfigDict:
         c,
         {
             "data.name": "builtin/small",
-            "data.size": 64,
-            "data.pp_test": "center({size})",
+            "data.fractions": (0.7, 0.1, 0.2),
+            "data.size": 32,
+            "data.pp_train": "crop({size})|flip(0.5)|vertical_flip(0.5)",
             "data.batch": 16,
+            "optim.lr": 3e-3,
             "optim.schedule": "cosine",
-            "optim.warmup": 20,
+            "optim.warmup": 50,
+            "optim.weight_decay": 0.0,
             "optim.clip": 1.0,
             "optim.average": 0.99,
-            "every": dict(log=20, evaluate=200, save=50),
             "keep": 2,
         },
     )
@@ -37,8 +39,7 @@ def stage1() -> ConfigDict:
     return override(
         small(restore.get_config()),
         {
-            "data.size": 32,
-            "data.pp_test": "",
+            "data.pp_test": "",  # whole images of 64 x 64
             "restorer.net": dict(
                 inner=8,
                 multipliers=(1, 2, 4),
@@ -55,51 +56,52 @@ def stage1() -> ConfigDict:
             "restorer.sampling.sampler": "ddim",
             "restorer.sampling.keep": (1, 2),
             "restorer.dtype": "float32",
-            "optim.lr": 3e-3,
-            "optim.steps": 600,
+            "optim.steps": 1000,
+            "every": dict(log=50, evaluate=500, save=100),
             "evaluate.val_images": 48,
         },
     )
 
 
 def stage2() -> ConfigDict:
-    tab = dict(scramble=True, block=None, dropout=0.0)
+    tab = dict(scramble=False, block=None, dropout=0.0)
+    guidance = dict(
+        select=((0, 1), (0, 1), (1,), (1,)),
+        noise_width=8,
+        reduce=(32,),
+        width=32,
+        tabs=1,
+        positive=False,
+        dropout=0.0,
+        tab=tab,
+        swin=dict(
+            depths=(2,),
+            heads=(4,),
+            window=4,
+            mlp=64,
+            scale=0.8,
+            drop_path=0.0,
+            dropout=0.0,
+        ),
+        vit=dict(image_size=32, patch=8, width=32, depth=2, heads=4, mlp=64),
+    )
     return override(
         small(diffv2iqa.get_config()),
         {
             "restorer.run": "restore",
             "model.dtype": "float32",
-            "model.branches.guidance": dict(
-                select=((1, 2, 3), (1, 2), (2,), (3,)),
-                noise_width=16,
-                reduce=(96, 48),
-                width=32,
-                tabs=1,
-                positive=False,
-                dropout=0.1,
-                tab=tab,
-                swin=dict(
-                    depths=(2,),
-                    heads=(4,),
-                    window=4,
-                    mlp=64,
-                    scale=0.8,
-                    drop_path=0.0,
-                    dropout=0.0,
-                ),
-                vit=dict(image_size=64, patch=8, width=48, depth=4, heads=4, mlp=96),
-            ),
+            "model.branches.guidance": guidance,
             "model.branches.difference.resnet": dict(
-                blocks=(1, 1, 1), width=16, classes=0, norm="group"
+                blocks=(1, 1), width=16, classes=0, norm="batch"
             ),
             "model.branches.difference.tab": tab,
             "model.branches.difference.width": 32,
             "model.branches.difference.positive": False,
-            "optim.lr": 1e-3,
-            "optim.weight_decay": 0.0,
-            "optim.steps": 400,
+            "model.branches.difference.dropout": 0.0,
+            "optim.lr": 2e-3,
+            "optim.steps": 2400,
             "optim.frozen": "^restorer",
-            "evaluate.val_images": 400,
+            "every": dict(log=100, evaluate=800, save=400),
         },
     )
 

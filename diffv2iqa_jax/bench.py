@@ -8,7 +8,6 @@ is smaller than it is noise. GFLOP is XLA's count for the function with its loop
 import argparse
 import json
 import pathlib
-import platform
 import sys
 import tempfile
 import time
@@ -28,7 +27,6 @@ from diffv2iqa_jax.models.unet import UNet
 from diffv2iqa_jax.models.vit import ViT
 from diffv2iqa_jax.types import Weights
 
-SETS = 3  # of inputs
 SMALL_NET = {"multipliers": (1, 2), "res_blocks": 1, "attn_res": (), "image_size": 16, "groups": 4}
 SMALL_VIT = {"patch": 4, "width": 16, "depth": 1, "heads": 2, "mlp": 32, "taps": (0,)}
 SMALL_RESNET = {"blocks": (1,), "width": 8}
@@ -46,21 +44,21 @@ class Case(NamedTuple):
     against: tuple[str, int] | None = None  # (row, times) to compare its time with
 
 
-def _float(*sides: int):
-    return jax.ShapeDtypeStruct(sides, jnp.float32)
-
-
-def _images(o, size: int, *views: int, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct((o.batch, *views, size, size, 3), dtype)
+def _shape(*sides: int, dtype=jnp.float32):
+    return jax.ShapeDtypeStruct(sides, dtype)
 
 
 def _size(o, usual: int) -> int:
     return o.size or (16 if o.small else usual)
 
 
-def _batch(o, size: int, **more) -> dict:
-    number = jax.ShapeDtypeStruct((o.batch,), jnp.uint32)
-    return {"image": _images(o, size, dtype=jnp.uint8), "content": number, **more}
+def _images(o, usual: int, *views: int, dtype=jnp.float32):
+    return _shape(o.batch, *views, _size(o, usual), _size(o, usual), 3, dtype=dtype)
+
+
+def _batch(o, usual: int) -> dict:
+    number = _shape(o.batch, dtype=jnp.uint32)
+    return {"image": _images(o, usual, dtype=jnp.uint8), "content": number}
 
 
 def _net(o) -> dict:
@@ -86,15 +84,14 @@ def _taps(module, images) -> Case:
 
 
 def unet_forward(o, usual: int = 128) -> dict[str, Case]:
-    net, size = UNet(**_net(o), dtype=o.dtype), _size(o, usual)
-    net.check()
-    args = (_images(o, size), _images(o, size), _float(o.batch))
-    return {"unet_forward": _module(net, *args)}
+    net, image = UNet(**_net(o), dtype=o.dtype), _images(o, usual)
+    return {"unet_forward": _module(net, image, image, _shape(o.batch))}
 
 
 def unet_train(o) -> dict[str, Case]:
-    task, size = tasks.restoration(restorer=_restorer(o)), _size(o, 128)
-    tx = optax.adam(1e-4)
+    task, tx, batch = tasks.restoration(restorer=_restorer(o)), optax.adam(1e-4), _batch(o, 128)
+    batch |= {"reference": batch["image"], "draw": batch["content"], "mask": _shape(o.batch)}
+    params = jax.eval_shape(task.init, jax.random.key(0), batch).params
 
     def step(state, batch):
         params, moments = state
@@ -103,16 +100,12 @@ def unet_train(o) -> dict[str, Case]:
         updates, moments = tx.update(grads, moments, params)
         return value, optax.apply_updates(params, updates), moments
 
-    batch = _batch(o, size, mask=_float(o.batch))
-    batch |= {"reference": batch["image"], "draw": batch["content"]}
-    params = jax.eval_shape(task.init, jax.random.key(0), batch).params
     return {"unet_train": Case(step, ((params, jax.eval_shape(tx.init, params)), batch))}
 
 
 def views(o) -> dict[str, Case]:
-    restorer, one = restorers.make(**_restorer(o)), unet_forward(o)
+    restorer, one, batch = restorers.make(**_restorer(o)), unet_forward(o), _batch(o, 128)
     forward = one["unet_forward"]
-    batch = _batch(o, _size(o, 128))
     weights = jax.eval_shape(restorer.init, jax.random.key(0), batch)
     flop = [(forward.fn, forward.shapes, o.steps)]
     chain = lambda *args: restorer.views(*args).image_BVHWC
@@ -121,28 +114,26 @@ def views(o) -> dict[str, Case]:
 
 def vit(o) -> dict[str, Case]:
     net = ViT(image_size=_size(o, 224), dtype=o.dtype, **(SMALL_VIT if o.small else {}))
-    return {"vit": _taps(net, _images(o, net.image_size))}
+    return {"vit": _taps(net, _images(o, 224))}
 
 
 def resnet(o) -> dict[str, Case]:
     net = ResNet(dtype=o.dtype, **(SMALL_RESNET if o.small else {}))
-    return {"resnet": _taps(net, _images(o, _size(o, 224)))}
+    return {"resnet": _taps(net, _images(o, 224))}
 
 
 def tab(o) -> dict[str, Case]:
     """Transposed attention over Z's channels, whole and in blocks, and with its gradient."""
     channels, block, patch = (32, 8, 4) if o.small else (6912, 768, 8)
-    x = _float(o.batch, channels, (_size(o, 224) // patch) ** 2)
-    rows = {}
-    for name, size in (("plain", None), ("blocks", block)):
-        case = _module(layers.TransposedAttention(block=size, dtype=o.dtype), x)
-        total = lambda variables, x, fn=case.fn: jnp.sum(fn(variables, x))
-        rows[f"tab/{name}"] = case
-        rows[f"tab/{name}_gradient"] = Case(jax.grad(total, (0, 1)), case.shapes)
-    for end in ("", "_gradient"):
-        plain = rows[f"tab/plain{end}"]
-        flop, against = [(plain.fn, plain.shapes, 1)], (f"tab/plain{end}", 1)
-        rows[f"tab/blocks{end}"] = rows[f"tab/blocks{end}"]._replace(flop=flop, against=against)
+    x = _shape(o.batch, channels, (_size(o, 224) // patch) ** 2)
+    make = lambda block: _module(layers.TransposedAttention(block=block, dtype=o.dtype), x)
+    plain, blocks = make(None), make(block)
+    total = lambda fn: lambda *args: jnp.sum(fn(*args))
+    gradient = lambda case: case._replace(fn=jax.grad(total(case.fn), (0, 1)))
+    rows = {"tab/plain": plain, "tab/plain_gradient": gradient(plain)}
+    for name, case in (("tab/plain", blocks), ("tab/plain_gradient", gradient(blocks))):
+        flop = [(rows[name].fn, plain.shapes, 1)]
+        rows[name.replace("plain", "blocks")] = Case(case.fn, case.shapes, flop, (name, 1))
     return rows
 
 
@@ -155,10 +146,10 @@ def score(o) -> dict[str, Case]:
         branches = {"guidance": guidance, "difference": {"resnet": SMALL_RESNET, "width": 8}}
     model = {"branches": branches, "dtype": o.dtype}
     task = tasks.quality(restorer=_restorer(o), model=model, loss="mse")
-    batch, forward = _batch(o, size), unet_forward(o, 224)["unet_forward"]
+    batch, forward = _batch(o, 224), unet_forward(o, 224)["unet_forward"]
     weights = jax.eval_shape(task.init, jax.random.key(0), batch)
     fn = lambda *args: task.predict(*args)["score"]  # compiled, the rest is not computed
-    stored = batch | {"views": _images(o, size, 3)}
+    stored = batch | {"views": _images(o, 224, 3)}
     flop = [(forward.fn, forward.shapes, o.steps), (fn, (weights, stored), 1)]
     return {"score": Case(fn, (weights, batch), flop)}
 
@@ -173,23 +164,15 @@ def data(o) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         builder.prepare(name, folder)
         source = pipeline.load(name, folder)
-        ids = np.arange(len(source.table["id"]))
         settings = {"pp": f"crop({size})", "batch": o.batch, "seed": 0, "start": 0}
-        batches = pipeline.to_train(source, ids, **settings)
+        batches = pipeline.to_train(source, source.table["id"], **settings)
         row = _times(lambda i: [next(batches) for _ in range(10)], o.repeat)
     return row | {"images_per_s": round(1e4 * o.batch / row["ms"])}
 
 
-WHAT = {
-    "unet_forward": unet_forward,
-    "unet_train": unet_train,
-    "views": views,
-    "vit": vit,
-    "resnet": resnet,
-    "tab": tab,
-    "score": score,
-    "data": lambda o: {"data": data},  # it runs on the host alone, and times itself
-}
+WHAT = {"unet_forward": unet_forward, "unet_train": unet_train, "views": views, "vit": vit}
+# Data runs on the host alone, and times itself.
+WHAT |= {"resnet": resnet, "tab": tab, "score": score, "data": lambda o: {"data": data}}
 
 
 def _random(path, leaf, g: np.random.Generator) -> jax.Array:
@@ -209,15 +192,8 @@ def _times(run: Callable[[int], object], repeat: int) -> dict:
         jax.block_until_ready(run(i))
         seconds.append(time.perf_counter() - start)
     ms = 1e3 * np.array(seconds[2:])
-    spread = abs(np.median(ms[::2]) - np.median(ms[1::2])) / np.median(ms)
-    return {"ms": float(np.median(ms)), "aa_percent": 100 * float(spread)}
-
-
-def _gflop(case: Case) -> float:
-    total = 0.0
-    for fn, shapes, times in case.flop or [(case.fn, case.shapes, 1)]:
-        total += times * (jax.jit(fn).lower(*shapes).cost_analysis() or {}).get("flops", 0.0)
-    return total / 1e9
+    whole, one, other = (float(np.median(x)) for x in (ms, ms[::2], ms[1::2]))
+    return {"ms": whole, "aa_percent": 100 * abs(one - other) / whole}
 
 
 def measure(case: Case, repeat: int) -> dict:
@@ -228,9 +204,11 @@ def measure(case: Case, repeat: int) -> dict:
     g = np.random.default_rng(0)
     make = lambda tree: jax.tree_util.tree_map_with_path(lambda *leaf: _random(*leaf, g), tree)
     params = make(case.shapes[0])
-    inputs = [make(case.shapes[1:]) for _ in range(SETS)]
-    row |= _times(lambda i: compiled(params, *inputs[i % SETS]), repeat)
-    row["gflop"] = _gflop(case)
+    inputs = [make(case.shapes[1:]) for _ in range(3)]
+    row |= _times(lambda i: compiled(params, *inputs[i % 3]), repeat)
+    cost = lambda fn, shapes: (jax.jit(fn).lower(*shapes).cost_analysis() or {}).get("flops", 0.0)
+    parts = case.flop or [(case.fn, case.shapes, 1)]
+    row["gflop"] = sum(times * cost(fn, shapes) for fn, shapes, times in parts) / 1e9
     row["gflop_per_s"] = 1e3 * row["gflop"] / row["ms"]
     own = case.shapes[0][0] if isinstance(case.shapes[0], tuple) else case.shapes[0]
     row["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(own))
@@ -256,9 +234,8 @@ def run(o) -> dict[str, dict]:
     cases, rows = {}, {}
     for what in o.what:
         cases |= WHAT[what](o)
-    for case in cases.values():
-        if isinstance(case, Case):
-            jax.eval_shape(case.fn, *case.shapes)
+    for case in (case for case in cases.values() if isinstance(case, Case)):
+        jax.eval_shape(case.fn, *case.shapes)
     print(f"{'':20}" + "".join(f"{column:>12}" for column in COLUMNS))
     for name, case in cases.items():
         rows[name] = row = measure(case, o.repeat) if isinstance(case, Case) else case(o)
@@ -270,8 +247,7 @@ def run(o) -> dict[str, dict]:
     return rows
 
 
-# Name, default, least, what it is.
-NUMBERS = (
+NUMBERS = (  # name, default, least, what it is
     ("repeat", 10, 5, "runs of each"),
     ("steps", 50, 1, "of the sampler"),
     ("batch", 1, 1, "images at a time"),
@@ -280,46 +256,43 @@ NUMBERS = (
 )
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """The command line; raises ValueError for an unknown row or a number that is too small."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
-    parser.add_argument("what", nargs="*", metavar="WHAT", help=f"of {list(WHAT)}; none: all")
+    known = list(WHAT)
+    parser.add_argument("what", nargs="*", metavar="WHAT", default=known, help=f"of {known}")
     parser.add_argument("--json", type=pathlib.Path, help="also write the rows to this file")
     for name, default, _, text in NUMBERS:
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--small", action="store_true", help="tiny nets: does it run at all?")
     o = parser.parse_args(argv)
-    o.what = o.what or list(WHAT)
+    unknown = [what for what in o.what if what not in WHAT]
+    if unknown:
+        raise ValueError(f"{unknown}: known are {known}")
+    for name, _, least, _ in NUMBERS:
+        if (value := getattr(o, name)) is not None and value < least:
+            raise ValueError(f"--{name} {value}: must be at least {least}")
+    if o.json and not o.json.absolute().parent.is_dir():
+        raise ValueError(f"--json {o.json}: there is no such folder")
+    return o
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one line on stderr."""
     try:
-        _check(o)
+        o = parse(argv)
         rows = run(o)
     except ValueError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     versions = {x.__name__: x.__version__ for x in (jax, flax, np)}
-    about = {
-        "device": jax.devices()[0].device_kind,
-        "python": platform.python_version(),
-        **versions,
-    }
+    about = {"device": jax.devices()[0].device_kind, "python": sys.version.split()[0], **versions}
     print(about)
     if o.json:
-        options = {k: v for k, v in vars(o).items() if k != "json"}
-        o.json.write_text(json.dumps(about | {"options": options, "rows": rows}, indent=1) + "\n")
+        out = about | {"options": {**vars(o), "json": str(o.json)}, "rows": rows}
+        o.json.write_text(json.dumps(out, indent=1) + "\n")
     return 0
-
-
-def _check(o) -> None:
-    unknown = [what for what in o.what if what not in WHAT]
-    if unknown:
-        raise ValueError(f"{unknown}: known are {list(WHAT)}")
-    for name, _, least, _ in NUMBERS:
-        value = getattr(o, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name} {value}: must be at least {least}")
-    if o.json and not o.json.absolute().parent.is_dir():
-        raise ValueError(f"--json {o.json}: there is no such folder")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import threading
 
 import jax
 from absl import app, flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from diffv2iqa_jax import config as configs
@@ -101,9 +102,11 @@ def show_progress() -> None:
     LOG.addHandler(handler)
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
+    absl_logging.set_verbosity(absl_logging.WARNING)
 
 
 def run(argv: list[str]) -> int:
+    show_progress()
     if len(argv) > 1:
         raise configs.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
     if _CONFIG.value is None or _WORKDIR.value is None:
@@ -145,5 +148,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    show_progress()
     app.run(main)

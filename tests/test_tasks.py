@@ -12,11 +12,10 @@ from diffv2iqa_jax.training import optim, sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
 
+RESTORER = tiny.restorer(net={"multipliers": (1,)})
 TASKS = {
-    "restoration": tasks.restoration(restorer=tiny.restorer()),
-    "quality": tasks.quality(
-        restorer=tiny.restorer(), model=tiny.model(w2="learned"), loss="huber"
-    ),
+    "restoration": tasks.restoration(restorer=RESTORER),
+    "quality": tasks.quality(restorer=RESTORER, model=tiny.model(w2="learned"), loss="huber"),
 }
 FROZEN = {"restoration": "", "quality": "^restorer/|/vit/"}
 ADAM = {"name": "adam", "lr": 1e-2, "schedule": "constant", "warmup": 0, "steps": 20}

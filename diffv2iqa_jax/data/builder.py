@@ -58,7 +58,7 @@ class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [
         BuiltinConfig(name="tiny", size=32, scenes=4, photos=2, every_level=False),
         BuiltinConfig(
-            name="small", size=64, scenes=96, photos=24, every_level=False, types=VISIBLE
+            name="small", size=64, scenes=240, photos=24, every_level=False, types=VISIBLE
         ),
         BuiltinConfig(name="full", size=128, scenes=36, photos=24, every_level=True),
     ]

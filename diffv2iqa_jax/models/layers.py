@@ -106,11 +106,12 @@ class WeightedScore(nn.Module):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             return dense(1, 1)(x)[..., 0].astype(jnp.float32)
 
-        score_BHW, weight_BHW = head("score"), nn.sigmoid(head("weight"))
+        score_BHW, logit_BHW = head("score"), head("weight")
         if self.positive:
             score_BHW = nn.relu(score_BHW)
-        total_B = jnp.sum(weight_BHW, (1, 2))
-        return jnp.sum(score_BHW * weight_BHW, (1, 2)) / total_B, score_BHW, weight_BHW
+        # w / sum(w), w = sigmoid(logit): in this form it is finite where every w vanishes.
+        share_BHW = nn.softmax(nn.log_sigmoid(logit_BHW), axis=(1, 2))
+        return jnp.sum(score_BHW * share_BHW, (1, 2)), score_BHW, nn.sigmoid(logit_BHW)
 
 
 class Norm(nn.Module):

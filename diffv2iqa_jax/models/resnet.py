@@ -38,22 +38,26 @@ class ResNet(nn.Module):
       blocks: bottlenecks in each stage; (3, 4, 6, 3) is ResNet50.
       width: of the first stage, doubled in each; a stage puts out four times its width.
       classes: width of the classification layer; 0 builds none.
+      stem_stride, pool: of the first convolution, and whether a pooling follows; for small
+        images 1 and False keep every pixel, as is usual.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
     width: int = 64
     classes: int = 0
     norm: str = "frozen"
+    stem_stride: int = 2
+    pool: bool = True
     dtype: str = "float32"
 
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, *, train: bool = False):
         """Returns (stages: list of (B, h, w, C), logits (B, classes) or None)."""
-        x = nn.Conv(
-            self.width, (7, 7), 2, padding=3, use_bias=False, dtype=self.dtype, name="conv1"
-        )(image_BHWC)
+        stem = partial(nn.Conv, use_bias=False, dtype=self.dtype, name="conv1")
+        x = stem(self.width, (7, 7), self.stem_stride, padding=3)(image_BHWC)
         x = nn.relu(Norm(self.norm, self.dtype, name="bn1")(x, train))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        if self.pool:
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         stages = []
         for i, count in enumerate(self.blocks):
             for j in range(count):

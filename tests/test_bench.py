@@ -1,0 +1,66 @@
+import json
+import re
+
+import jax
+import pytest
+
+from diffv2iqa_jax import bench
+
+NETS = ("unet_forward", "views", "vit", "resnet", "tab", "score")
+QUICK = ["--small", "--repeat", "5", "--steps", "4", "--batch", "2"]
+
+
+def test_every_row_is_timed_and_counted(tmp_path, capsys):
+    file = tmp_path / "bench.json"
+    assert bench.main([*NETS, *QUICK, "--json", str(file)]) == 0
+    out = json.loads(file.read_text())
+    rows = out["rows"]
+    assert out["device"] == jax.devices()[0].device_kind and out["jax"] == jax.__version__
+    assert out["options"]["batch"] == 2
+    tabs = {"tab/plain", "tab/blocks", "tab/plain_gradient", "tab/blocks_gradient"}
+    assert set(rows) == {*NETS, *tabs} - {"tab"}
+    for row in rows.values():
+        assert all(row[name] > 0 for name in ("ms", "gflop", "gflop_per_s", "parameters"))
+        assert row["aa_percent"] >= 0 and row["temp_mib"] >= 0
+    # A scan is counted by its steps, blocks as what they replace.
+    assert rows["views"]["gflop"] == pytest.approx(4 * rows["unet_forward"]["gflop"])
+    assert rows["score"]["gflop"] > rows["views"]["gflop"]
+    assert rows["tab/blocks"]["gflop"] == rows["tab/plain"]["gflop"]
+    assert "over" in rows["views"] and "over" in rows["tab/blocks_gradient"]
+    printed = capsys.readouterr().out
+    assert all(f"\n{name} " in printed for name in rows)
+
+
+def test_a_training_step_counts_more_than_two_forwards():
+    options = [*QUICK, "--size", "8"]
+    o = bench.parse(["unet_forward", "unet_train", *options])
+    rows = bench.run(o)
+    assert rows["unet_train"]["gflop"] > 2 * rows["unet_forward"]["gflop"]
+    assert rows["unet_train"]["parameters"] == rows["unet_forward"]["parameters"]
+
+
+def test_the_data_set_is_read_in_batches():
+    pytest.importorskip("tensorflow")
+    rows = bench.run(bench.parse(["data", *QUICK]))
+    assert rows["data"]["images_per_s"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["unet"], r"\['unet'\]: known are \['unet_forward', .*'data'\]"),
+        (["unet_forward", "--size", "20"], "sides must divide by 16"),
+        (["vit", "--size", "30"], "patch 8: does not divide image_size 30"),
+        (["score", "--size", "208"], "window 4: does not divide the 26 x 26"),
+        (["views", "--steps", "2"], r"keep \(1, 2\)"),
+        (["views", "--inner", "48"], r"groups 32: does not divide the width\(s\) \[48\]"),
+        (["vit", "--repeat", "4"], "--repeat 4: must be at least 5"),
+        (["vit", "--batch", "0"], "--batch 0: must be at least 1"),
+        (["vit", "--json", "no/such/folder.json"], "there is no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_one_line_before_anything_is_compiled(arguments, message, capsys):
+    assert bench.main(arguments) == 2
+    out, error = capsys.readouterr()
+    assert not out and error.count("\n") == 1
+    assert re.search(message, error)
