@@ -56,8 +56,8 @@ def stage1() -> ConfigDict:
             "restorer.sampling.sampler": "ddim",
             "restorer.sampling.keep": (1, 2),
             "restorer.dtype": "float32",
-            "optim.steps": 1000,
-            "every": dict(log=50, evaluate=500, save=100),
+            "optim.steps": 900,
+            "every": dict(log=50, evaluate=450, save=150),
             "evaluate.val_images": 48,
         },
     )
@@ -66,7 +66,7 @@ def stage1() -> ConfigDict:
 def stage2() -> ConfigDict:
     tab = dict(scramble=False, block=None, dropout=0.0)
     guidance = dict(
-        select=((0, 1), (0, 1), (1,), (1,)),
+        select=((0, 1), (1,), (1,), (1,)),
         noise_width=8,
         reduce=(32,),
         width=32,
@@ -98,10 +98,11 @@ def stage2() -> ConfigDict:
             "model.branches.difference.width": 32,
             "model.branches.difference.positive": False,
             "model.branches.difference.dropout": 0.0,
-            "optim.lr": 2e-3,
+            "data.batch": 32,
+            "optim.lr": 5e-3,
             "optim.steps": 2400,
             "optim.frozen": "^restorer",
-            "every": dict(log=100, evaluate=800, save=400),
+            "every": dict(log=100, evaluate=1200, save=400),
         },
     )
 

@@ -39,8 +39,7 @@ class Case(NamedTuple):
 
     fn: Callable
     shapes: tuple  # of its arguments, the first of which are the parameters
-    # (function, shapes, times) whose counts add up to that of fn with its loops written out.
-    flop: list[tuple[Callable, tuple, int]] | None = None
+    flop: list[tuple[Callable, tuple, int]] | None = None  # what it runs, and how many times
     against: tuple[str, int] | None = None  # (row, times) to compare its time with
 
 
@@ -57,8 +56,8 @@ def _images(o, usual: int, *views: int, dtype=jnp.float32):
 
 
 def _batch(o, usual: int) -> dict:
-    number = _shape(o.batch, dtype=jnp.uint32)
-    return {"image": _images(o, usual, dtype=jnp.uint8), "content": number}
+    image = _images(o, usual, dtype=jnp.uint8)
+    return {"image": image, "content": _shape(o.batch, dtype=jnp.uint32)}
 
 
 def _net(o) -> dict:
@@ -71,8 +70,8 @@ def _restorer(o) -> dict:
     chain = {"steps": o.steps, "spacing": "tabulate", "sampler": "ddpm", "keep": keep, "clip": True}
     target = {"prediction": "eps", "residual": False, "loss": "l1", "levels": "per_batch"}
     fixed = {"kind": "diffusion", "schedule": {"name": "cosine", "steps": 2000}, "seed": 0}
-    own = {"net": _net(o), "sampling": chain, "dtype": o.dtype}
-    return fixed | target | own | {"views_dtype": "float16"}
+    own = {"net": _net(o), "sampling": chain, "views_dtype": "float16", "dtype": o.dtype}
+    return fixed | target | own
 
 
 def _module(module, *inputs) -> Case:
@@ -107,9 +106,9 @@ def views(o) -> dict[str, Case]:
     restorer, one, batch = restorers.make(**_restorer(o)), unet_forward(o), _batch(o, 128)
     forward = one["unet_forward"]
     weights = jax.eval_shape(restorer.init, jax.random.key(0), batch)
-    flop = [(forward.fn, forward.shapes, o.steps)]
-    chain = lambda *args: restorer.views(*args).image_BVHWC
-    return one | {"views": Case(chain, (weights, batch), flop, ("unet_forward", o.steps))}
+    chain = Case(lambda *args: restorer.views(*args).image_BVHWC, (weights, batch))
+    flop, against = [(forward.fn, forward.shapes, o.steps)], ("unet_forward", o.steps)
+    return one | {"views": chain._replace(flop=flop, against=against)}
 
 
 def vit(o) -> dict[str, Case]:
@@ -149,8 +148,8 @@ def score(o) -> dict[str, Case]:
     batch, forward = _batch(o, 224), unet_forward(o, 224)["unet_forward"]
     weights = jax.eval_shape(task.init, jax.random.key(0), batch)
     fn = lambda *args: task.predict(*args)["score"]  # compiled, the rest is not computed
-    stored = batch | {"views": _images(o, 224, 3)}
-    flop = [(forward.fn, forward.shapes, o.steps), (fn, (weights, stored), 1)]
+    stored = (weights, batch | {"views": _images(o, 224, 3)})
+    flop = [(forward.fn, forward.shapes, o.steps), (fn, stored, 1)]
     return {"score": Case(fn, (weights, batch), flop)}
 
 
@@ -160,12 +159,12 @@ def data(o) -> dict:
         from diffv2iqa_jax.data import builder, pipeline
     except ModuleNotFoundError as error:
         return {"skipped": f"{error.name} is not installed"}
-    name, size = ("builtin/tiny", o.size or 16) if o.small else ("builtin/small", o.size or 48)
+    name, size = "builtin/tiny" if o.small else "builtin/small", _size(o, 48)
     with tempfile.TemporaryDirectory() as folder:
         builder.prepare(name, folder)
         source = pipeline.load(name, folder)
-        settings = {"pp": f"crop({size})", "batch": o.batch, "seed": 0, "start": 0}
-        batches = pipeline.to_train(source, source.table["id"], **settings)
+        own = {"pp": f"crop({size})", "batch": o.batch, "seed": 0, "start": 0}
+        batches = pipeline.to_train(source, source.table["id"], **own)
         row = _times(lambda i: [next(batches) for _ in range(10)], o.repeat)
     return row | {"images_per_s": round(1e4 * o.batch / row["ms"])}
 
@@ -184,6 +183,12 @@ def _random(path, leaf, g: np.random.Generator) -> jax.Array:
     return jnp.asarray(0.02 * g.standard_normal(leaf.shape, np.float32), leaf.dtype)
 
 
+def _parameters(state):
+    """Without an optimiser's moments and a BatchNorm's statistics."""
+    state = state[0] if isinstance(state, tuple) else state
+    return state.params if isinstance(state, Weights) else state.get("params", state)
+
+
 def _times(run: Callable[[int], object], repeat: int) -> dict:
     """Milliseconds of run(0), run(1), ...; two more runs before warm up."""
     seconds = []
@@ -198,10 +203,9 @@ def _times(run: Callable[[int], object], repeat: int) -> dict:
 
 def measure(case: Case, repeat: int) -> dict:
     """Times, operations and memory of one case."""
-    start = time.perf_counter()
+    start, g = time.perf_counter(), np.random.default_rng(0)
     compiled = jax.jit(case.fn).lower(*case.shapes).compile()
     row = {"compile_s": time.perf_counter() - start}
-    g = np.random.default_rng(0)
     make = lambda tree: jax.tree_util.tree_map_with_path(lambda *leaf: _random(*leaf, g), tree)
     params = make(case.shapes[0])
     inputs = [make(case.shapes[1:]) for _ in range(3)]
@@ -210,12 +214,10 @@ def measure(case: Case, repeat: int) -> dict:
     parts = case.flop or [(case.fn, case.shapes, 1)]
     row["gflop"] = sum(times * cost(fn, shapes) for fn, shapes, times in parts) / 1e9
     row["gflop_per_s"] = 1e3 * row["gflop"] / row["ms"]
-    own = case.shapes[0][0] if isinstance(case.shapes[0], tuple) else case.shapes[0]
-    row["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(own))
+    row["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(_parameters(case.shapes[0])))
     memory = compiled.memory_analysis()
     row["temp_mib"] = memory.temp_size_in_bytes / 2**20 if memory else None
-    # Highest of the process so far: devices do not forget it between rows. None on CPUs.
-    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")  # of all rows so far
     return row | {"device_peak_mib": peak and peak / 2**20}
 
 
@@ -223,10 +225,10 @@ COLUMNS = ("ms", "aa_percent", "gflop", "gflop_per_s", "parameters", "temp_mib",
 
 
 def _line(name: str, row: dict) -> str:
-    cells = [row.get(column) for column in COLUMNS]
-    text = f"{name:20}" + "".join(f"{'-' if x is None else format(x, ',.5g'):>12}" for x in cells)
-    notes = [f"{k}: {x}" for k, x in row.items() if k in ("over", "images_per_s", "skipped")]
-    return "  ".join([text, *notes])
+    show = lambda x: f"{x:,.5g}" if isinstance(x, int | float) else x or "-"
+    text = f"{name:20}" + "".join(f"{show(row.get(column)):>12}" for column in COLUMNS)
+    notes = (f"  {k}: {row[k]}" for k in ("over", "images_per_s", "skipped") if k in row)
+    return text + "".join(notes)
 
 
 def run(o) -> dict[str, dict]:
@@ -236,7 +238,7 @@ def run(o) -> dict[str, dict]:
         cases |= WHAT[what](o)
     for case in (case for case in cases.values() if isinstance(case, Case)):
         jax.eval_shape(case.fn, *case.shapes)
-    print(f"{'':20}" + "".join(f"{column:>12}" for column in COLUMNS))
+    print(_line("", {column: column for column in COLUMNS}))
     for name, case in cases.items():
         rows[name] = row = measure(case, o.repeat) if isinstance(case, Case) else case(o)
         if isinstance(case, Case) and case.against:
@@ -259,8 +261,7 @@ NUMBERS = (  # name, default, least, what it is
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line; raises ValueError for an unknown row or a number that is too small."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.partition("\n")[0])
-    known = list(WHAT)
-    parser.add_argument("what", nargs="*", metavar="WHAT", default=known, help=f"of {known}")
+    parser.add_argument("what", nargs="*", metavar="WHAT", default=[*WHAT], help=f"of {[*WHAT]}")
     parser.add_argument("--json", type=pathlib.Path, help="also write the rows to this file")
     for name, default, _, text in NUMBERS:
         parser.add_argument(f"--{name}", type=int, default=default, help=text)
@@ -269,7 +270,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     o = parser.parse_args(argv)
     unknown = [what for what in o.what if what not in WHAT]
     if unknown:
-        raise ValueError(f"{unknown}: known are {known}")
+        raise ValueError(f"{unknown}: known are {[*WHAT]}")
     for name, _, least, _ in NUMBERS:
         if (value := getattr(o, name)) is not None and value < least:
             raise ValueError(f"--{name} {value}: must be at least {least}")
@@ -286,8 +287,8 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
-    versions = {x.__name__: x.__version__ for x in (jax, flax, np)}
-    about = {"device": jax.devices()[0].device_kind, "python": sys.version.split()[0], **versions}
+    about = {"device": jax.devices()[0].device_kind, "python": sys.version.split()[0]}
+    about |= {x.__name__: x.__version__ for x in (jax, flax, np)}
     print(about)
     if o.json:
         out = about | {"options": {**vars(o), "json": str(o.json)}, "rows": rows}

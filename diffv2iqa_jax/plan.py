@@ -137,7 +137,8 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
     like = shapes(tasks.restoration(restorer=settings), config["data"]["size"])
     weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
     origin = {"run": named["run"], "step": step}
-    return {**config, "restorer": settings, "restorer_from": origin}, weights
+    # On the host, so that it can go to any number of devices.
+    return {**config, "restorer": settings, "restorer_from": origin}, jax.device_get(weights)
 
 
 def make_task(config: dict) -> Task:

@@ -64,6 +64,7 @@ def run(
     if not len(missing):
         return 0
     step = jax.jit(_packed(restorer, meta["restorer"]["views_dtype"]))
+    weights = jax.device_put(weights)
     rank = (jax.process_index(), jax.process_count())
     total = len(missing[rank[0] :: rank[1]])
     done, clock = 0, time.monotonic()

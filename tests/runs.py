@@ -35,7 +35,7 @@ def stage2(folder, run, row: str = "paper", **changes) -> dict:
     narrow = {
         "restorer.run": str(run),
         "model.dtype": "float32",
-        "model.branches.guidance.select": ((0, 1), (0,), (1,), (1,)),
+        "model.branches.guidance.select": tiny.guidance()["select"],
         "model.branches.guidance.vit": tiny.guidance()["vit"],
         "model.branches.guidance.swin": tiny.guidance()["swin"],
         "model.branches.guidance.reduce": (16, 8),

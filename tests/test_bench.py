@@ -2,9 +2,11 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from diffv2iqa_jax import bench
+from diffv2iqa_jax.models.resnet import ResNet
 
 NETS = ("unet_forward", "views", "vit", "resnet", "tab", "score")
 QUICK = ["--small", "--repeat", "5", "--steps", "4", "--batch", "2"]
@@ -26,6 +28,9 @@ def test_every_row_is_timed_and_counted(tmp_path, capsys):
     assert rows["views"]["gflop"] == pytest.approx(4 * rows["unet_forward"]["gflop"])
     assert rows["score"]["gflop"] > rows["views"]["gflop"]
     assert rows["tab/blocks"]["gflop"] == rows["tab/plain"]["gflop"]
+    image = jnp.zeros((1, 16, 16, 3))
+    net = jax.eval_shape(ResNet(blocks=(1,), width=8).init, jax.random.key(0), image)
+    assert rows["resnet"]["parameters"] == sum(x.size for x in jax.tree.leaves(net["params"]))
     assert "over" in rows["views"] and "over" in rows["tab/blocks_gradient"]
     printed = capsys.readouterr().out
     assert all(f"\n{name} " in printed for name in rows)

@@ -91,7 +91,9 @@ class Checkpoints:
         return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())[::-1]
 
     def save(self, state: TrainState, config: dict) -> None:
-        """Starts saving; training may go on at once."""
+        """Starts saving, unless this step is saved; training may go on at once."""
+        if int(state.step) in self.manager.all_steps():
+            return
         weights, train = state.weights(), self._train(state)
         meta = {"config": config, "step": int(state.step), "weights": digest(weights)}
         args = ocp.args.Composite(
