@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,12 @@ def check(config: dict) -> None:
         check_restorer(config["restorer"])
     if task == "quality":
         check_model(config["model"])
+        frozen = config["optim"]["frozen"]
+        if "run" in config["restorer"] and not (frozen and re.search(frozen, "restorer/net")):
+            raise ConfigError(
+                f"config.optim.frozen {frozen!r}: must match the restorer's parameters "
+                "('^restorer'): stage 2 does not train them, and weight decay would move them"
+            )
 
 
 def check_data(settings: dict) -> None:

@@ -14,7 +14,7 @@ from diffv2iqa_jax import main
 from diffv2iqa_jax.data import builder
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = '''
+CONFIG = """
 from ml_collections import ConfigDict
 from tests import runs
 
@@ -25,7 +25,7 @@ def get_config():
         quality=runs.stage2({folder!r}, "restore", **{{"optim.steps": 4}}),
     )
     return c
-'''
+"""
 
 
 @pytest.fixture(scope="module")

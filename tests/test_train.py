@@ -211,6 +211,12 @@ def test_a_run_that_is_no_stage_1_is_refused(data, judged, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_a_restorer_that_would_be_trained_in_stage_2_is_refused(data, restored, tmp_path):
+    config = runs.stage2(data, restored, **{"optim.frozen": ""})
+    with pytest.raises(ConfigError, match="must match the restorer"):
+        train.run(config, str(tmp_path / "run"))
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     config = runs.stage1(data, **{"optim.lr": 1e30, "optim.clip": 0.0, "optim.name": "sgd"})
     with pytest.raises(FloatingPointError, match="step"):

@@ -45,10 +45,17 @@ class BuiltinConfig(tfds.core.BuilderConfig):
     types: tuple[str, ...] = tuple(degrade.TYPES)
 
 
-# How bright, colourful or contrasty a scene was, only its original can tell: nothing that
-# training for minutes could learn.
-TOLD_BY_THE_ORIGINAL = ("low_contrast", "brighten", "darken", "desaturate")
-VISIBLE = tuple(t for t in degrade.TYPES if t not in TOLD_BY_THE_ORIGINAL)
+# What `small` leaves out. How bright, colourful or contrasty a scene was, only its original can
+# tell; damage in one place and blur in one direction take larger pictures than 64 pixels.
+NOT_IN_SMALL = (
+    "low_contrast",
+    "brighten",
+    "darken",
+    "desaturate",
+    "lost_blocks",
+    "motion_blur",
+)
+SMALL_TYPES = tuple(t for t in degrade.TYPES if t not in NOT_IN_SMALL)
 
 
 class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
@@ -58,7 +65,7 @@ class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
     BUILDER_CONFIGS = [
         BuiltinConfig(name="tiny", size=32, scenes=4, photos=2, every_level=False),
         BuiltinConfig(
-            name="small", size=64, scenes=240, photos=24, every_level=False, types=VISIBLE
+            name="small", size=64, scenes=240, photos=24, every_level=False, types=SMALL_TYPES
         ),
         BuiltinConfig(name="full", size=128, scenes=36, photos=24, every_level=True),
     ]
