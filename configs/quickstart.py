@@ -52,7 +52,6 @@ def stage1() -> ConfigDict:
             ),
             "restorer.prediction": "x0",
             "restorer.residual": True,
-            "restorer.loss": "huber",
             "restorer.sampling.steps": 4,
             "restorer.sampling.sampler": "ddim",
             "restorer.sampling.keep": (1, 2),
@@ -99,9 +98,9 @@ def stage2() -> ConfigDict:
             "model.branches.difference.width": 32,
             "model.branches.difference.positive": False,
             "model.branches.difference.dropout": 0.0,
-            "optim.steps": 3200,
+            "optim.steps": 3000,
             "optim.frozen": "^restorer",
-            "every": dict(log=100, evaluate=1600, save=400),
+            "every": dict(log=100, evaluate=1500, save=500),
         },
     )
 
