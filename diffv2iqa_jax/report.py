@@ -75,10 +75,12 @@ def read(folder: str) -> list[Run]:
     root = Path(folder)
     if not root.is_dir():
         raise ValueError(f"{folder} is not a folder; give the --workdir of a run")
-    if any((root / name).is_file() for name in ("results.json", "metrics.jsonl", "config.json")):
-        return [_run(root)]
     marks = ("results.json", "metrics.jsonl")
     stages = [p for p in sorted(root.iterdir()) if any((p / mark).is_file() for mark in marks)]
+    # A folder of stages has a config.json too, which names them.
+    own = marks if stages else (*marks, "config.json")
+    if any((root / name).is_file() for name in own):
+        return [_run(root)]
     if not stages:
         raise ValueError(
             f"{folder} is not a run: neither it nor a folder in it has a results.json or a "
@@ -243,7 +245,9 @@ def _examples(path: Path) -> dict[str, np.ndarray] | None:
 def _figure_strips(runs: list[Run]) -> tuple[list, list[str]]:
     """Strips of a few types, from the run that knows the originals, quality first."""
     able = [r for r in reversed(runs) if r.examples is not None and "views" in r.examples]
-    able.sort(key=lambda r: "reference" not in r.examples)
+    # Then the larger pictures: a quality run may show crops.
+    wide = lambda r: r.examples["image"].shape[2]
+    able.sort(key=lambda r: ("reference" not in r.examples, -wide(r)))
     if not able:
         return [], []
     examples = able[0].examples

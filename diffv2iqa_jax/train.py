@@ -93,6 +93,8 @@ def run(
     state = devices.init(create, rng.stream(seed, "init"), stage1)
     checkpoints = Checkpoints(workdir, keep=config["keep"])
     saved = checkpoints.restore(devices.single(state), frozen)
+    if saved is None and mode == "evaluate":
+        raise configs.ConfigError(f"workdir {workdir}: holds no checkpoint to evaluate; train it")
     state = state if saved is None else devices.spread(saved)
     start = 0 if saved is None else int(saved.step)
     total = config["optim"]["steps"]

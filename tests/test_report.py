@@ -271,6 +271,13 @@ def test_what_is_no_run_is_refused(tmp_path, quality, capsys):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+def test_stages_are_shown_also_beside_the_config_that_names_them(made, tmp_path):
+    folder = tmp_path / "stages"
+    shutil.copytree(made, folder)
+    (folder / "config.json").write_text('{"stages": {}}')
+    assert [run.task for run in report.read(str(folder))] == ["restoration", "quality"]
+
+
 def test_a_run_in_training_has_a_page_too(made, tmp_path):
     shutil.copy(made / "quality/metrics.jsonl", tmp_path)
     text = written(tmp_path)
