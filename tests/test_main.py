@@ -68,8 +68,8 @@ def test_a_stage_that_is_named_runs_first_and_is_found_in_the_workdir():
 def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data):
     path, work = config(tmp_path, data, steps=4000), tmp_path / "run"
     flags = ("--config", path, "--workdir", str(work))
-    log = open(tmp_path / "log", "w")
-    child = subprocess.Popen(command(*flags), cwd=ROOT, env=environment(tmp_path), stderr=log)
+    with open(tmp_path / "log", "w") as log:
+        child = subprocess.Popen(command(*flags), cwd=ROOT, env=environment(tmp_path), stderr=log)
     while not (work / "restore" / "checkpoints" / "2").exists():
         assert child.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.2)
