@@ -19,7 +19,7 @@ def small(c, folder, changes: dict) -> dict:
         "optim.lr": 1e-3,
         "optim.average": 0.9,
         "every": dict(log=1, evaluate=2, save=2),
-        "evaluate": dict(val_images=16, examples=1, baselines=False),
+        "evaluate": dict(val_images=96, examples=1, baselines=False),
         "tensorboard": False,
     }
     return configs.plain(configs.override(c, {**shrunk, **changes}))
