@@ -36,7 +36,7 @@ def get_config(row: str = "paper") -> ConfigDict:
     c.data.batch = 8
     c.restorer = dict(
         run="",  # workdir of the stage-1 run: give it on the command line
-        changes=dict(),  # dotted keys of its restorer to change, e.g. "sampling.steps"
+        changes=dict(),  # to its restorer's settings, e.g. dict(sampling=dict(steps=10))
         cached=True,  # restore every image once, before training
         folder="",  # of the views; "": in this run's workdir
     )

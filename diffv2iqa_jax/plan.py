@@ -138,7 +138,7 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
     if stage1["task"] != "restoration":
         raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
     settings = configs.plain(
-        configs.override(configs.ConfigDict(stage1["restorer"]), named["changes"])
+        configs.override(configs.ConfigDict(stage1["restorer"]), configs.flat(named["changes"]))
     )
     check_restorer(settings)
     like = shapes(tasks.restoration(restorer=settings), config["data"]["size"])

@@ -147,7 +147,7 @@ def test_the_views_pass_goes_on_where_it_stopped(data, restored, judged, tmp_pat
     train.run(config, str(work), mode="views")
     assert [p.read_bytes() for p in made] == whole
     assert [p.stat().st_mtime_ns for p in made[5:]] == times
-    other = runs.stage2(data, restored, **{"restorer.changes": {"sampling.steps": 3}})
+    other = runs.stage2(data, restored, **{"restorer.changes": {"sampling": {"steps": 3}}})
     other["restorer"]["folder"] = str(work / "views")
     with pytest.raises(ConfigError, match="made otherwise, differing in restorer.sampling.steps"):
         train.run(other, str(tmp_path / "other"))
