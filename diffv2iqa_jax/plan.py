@@ -19,17 +19,13 @@ from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Task, Weights
 
 SECTIONS = {
-    "data": (
-        "name folder split fractions size pp_train pp_test batch cache".split(),
-        "where images come from and how they are cut",
-    ),
-    "optim": (
-        "name lr schedule warmup steps weight_decay clip frozen accumulate average".split(),
-        "how the weights move",
-    ),
-    "devices": (["map", "fsdp"], "how work is spread"),
-    "every": (["log", "evaluate", "save"], "steps between these"),
-    "evaluate": (["val_images", "examples", "baselines"], "what the last pass looks at"),
+    "data": ("name", "folder", "split", "fractions", "size", "pp_train", "pp_test")
+    + ("batch", "cache"),
+    "optim": ("name", "lr", "schedule", "warmup", "steps", "weight_decay", "clip")
+    + ("frozen", "accumulate", "average"),
+    "devices": ("map", "fsdp"),
+    "every": ("log", "evaluate", "save"),
+    "evaluate": ("val_images", "examples", "baselines"),
 }
 COMMON = ("task", "seed", "data", "restorer", "optim", "devices", "every", "evaluate", "keep")
 OF_TASK = {"restoration": (), "quality": ("model", "loss")}
@@ -46,9 +42,9 @@ def check(config: dict) -> None:
     if task not in OF_TASK:
         raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
     only(config, "", (*COMMON, *OF_TASK[task], "tensorboard"))
-    for section, (keys, _) in SECTIONS.items():
-        only(config[section], section, tuple(keys))
-    for key in ("log", "evaluate", "save"):
+    for section, keys in SECTIONS.items():
+        only(config[section], section, keys)
+    for key in SECTIONS["every"]:
         if config["every"][key] < 1:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
     optimiser(config)
