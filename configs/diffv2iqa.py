@@ -20,7 +20,7 @@ ROWS = {
         "model.branches.difference.form": "logits",
         "model.branches.difference.absolute": True,
         "model.branches.difference.width": 32,
-        "model.branches.difference.normalise": "none",
+        "model.branches.difference.normalise": "half",
         "model.branches.difference.resnet.classes": 1000,
         "optim.frozen": "^restorer",
         "restorer.changes": {"views_dtype": "uint8"},
@@ -85,7 +85,8 @@ def get_config(row: str = "paper") -> ConfigDict:
     c.optim = dict(
         name="adam",
         lr=1e-5,
-        schedule="cosine",  # once over the run; MANIQA's wave has a period of 100 steps
+        schedule="cosine",  # once over the run; the originals' is "wave" with a period of 100
+        period=0,
         warmup=0,
         steps=100_000,  # OPEN: the release trains for up to 300 epochs
         weight_decay=1e-5,  # coupled, as PyTorch's Adam has it

@@ -43,6 +43,7 @@ def get_config(row: str = "base") -> ConfigDict:
             dropout=0.2,
             zero_final=False,
         ),
+        conditional=True,
         schedule=dict(name="cosine", steps=2000),
         prediction="eps",
         residual=False,
@@ -63,6 +64,7 @@ def get_config(row: str = "base") -> ConfigDict:
         name="adam",
         lr=1e-4,  # from scratch; 1e-5 when started from SR3's weights
         schedule="constant",
+        period=0,  # of the schedules that have one, in steps
         warmup=1000,  # OPEN: SR3 has none
         steps=1_000_000,
         weight_decay=0.0,

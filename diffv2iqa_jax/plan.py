@@ -13,7 +13,7 @@ from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
 from diffv2iqa_jax.data import builder, pp
 from diffv2iqa_jax.data.example import example
-from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vit
+from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vcr, vit
 from diffv2iqa_jax.training import checkpoint, optim
 from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Task, Weights
@@ -21,7 +21,7 @@ from diffv2iqa_jax.types import Task, Weights
 SECTIONS = {
     "data": ("name", "folder", "split", "fractions", "size", "pp_train", "pp_test")
     + ("batch", "cache"),
-    "optim": ("name", "lr", "schedule", "warmup", "steps", "weight_decay", "clip")
+    "optim": ("name", "lr", "schedule", "period", "warmup", "steps", "weight_decay", "clip")
     + ("frozen", "accumulate", "average"),
     "devices": ("map", "fsdp"),
     "every": ("log", "evaluate", "save"),
@@ -89,19 +89,21 @@ def check_restorer(settings: dict) -> None:
     kind = settings.get("kind")
     if kind not in restorers.RESTORERS:
         raise ConfigError(f"config.restorer.kind {kind!r}: known are {sorted(restorers.RESTORERS)}")
-    if "net" in settings and kind == "diffusion":
-        call(unet.UNet, "restorer.net", settings["net"], dtype="float32")
+    if "net" in settings and kind in NETS:
+        call(NETS[kind], "restorer.net", settings["net"], dtype="float32")
     rest = {k: v for k, v in settings.items() if k != "kind"}
-    if kind == "diffusion":
-        call(restorers.Diffusion, "restorer", rest)  # its fields, by name
+    if kind in restorers.FIELDS:
+        call(restorers.FIELDS[kind], "restorer", rest)  # by name
     call(restorers.RESTORERS[kind], "restorer", rest)
 
 
+NETS = {"diffusion": unet.UNet, "autoencoder": vcr.Restoration}
 PARTS = {
     "vit": (vit.ViT, {"taps": (0,)}),
     "resnet": (resnet.ResNet, {}),
     "swin": (swin.ScaleSwin, {}),
     "tab": (layers.TransposedAttention, {}),
+    "net": (vcr.VCRNet, {}),
 }
 
 
@@ -213,8 +215,7 @@ def _activations(task: Task, weights, config: dict, images: int) -> float:
     batch = example(config["data"]["size"])
     restorer = config["restorer"]
     if config["task"] == "quality" and restorer["kind"] != "none":
-        views = 1 + len(restorer["sampling"]["keep"])
-        shape = (1, views, *batch["image"].shape[1:])
+        shape = (1, restorers.count(**restorer) - 1, *batch["image"].shape[1:])
         batch["views"] = np.zeros(shape, restorer["views_dtype"])
     batch = {k: np.repeat(v, images, axis=0) for k, v in batch.items()}
     trainable, fixed = partition(weights.params, config["optim"]["frozen"])
@@ -237,11 +238,13 @@ def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
         net = unet.UNet(**restorer["net"], dtype=restorer["dtype"])
         params = weights.params if config["task"] == "restoration" else weights.params["restorer"]
         level = jax.ShapeDtypeStruct((1,), jnp.float32)
-        once = _flops(lambda p, x, a: net.apply({"params": p}, x, x, a), params, image, level)
+        condition = image if restorer["conditional"] else None
+        denoise = lambda p, c, x, a: net.apply({"params": p}, c, x, a)
+        once = _flops(denoise, params, condition, image, level)
         steps = restorer["sampling"]["steps"]
         out += [("denoiser, one step", once), (f"views, {steps} steps", steps * once)]
     if config["task"] == "quality":
-        views = 4 if restorer["kind"] != "none" else 1
+        views = restorers.count(**restorer)
         model = iqa.QualityModel(**_unblocked(config["model"]))
         of = {"params": weights.params["quality"], "batch_stats": weights.stats["quality"]}
         stack = jax.ShapeDtypeStruct((1, views, size, size, 3), jnp.float32)
@@ -254,6 +257,6 @@ def _unblocked(model: dict) -> dict:
     """The same model with its channel attention in one piece, for counting."""
     branches = {}
     for name, branch in model["branches"].items():
-        tab = {**(branch.get("tab") or {}), "block": None}
-        branches[name] = {**branch, "tab": tab}
+        tab = {"tab": {**branch["tab"], "block": None}} if branch.get("tab") else {}
+        branches[name] = {**branch, **tab}
     return {**model, "branches": branches}

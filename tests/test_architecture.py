@@ -18,9 +18,9 @@ LAYERS = [
     "data.builder baselines charts evaluate",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.pipeline pages",
-    "models.guidance models.difference models.vcr views report",
+    "models.guidance models.difference models.vcr report",
     "models.iqa restorers",
-    "tasks published",
+    "tasks published views",
     "plan bench convert",
     "train",
     "main",
