@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
 from diffv2iqa_jax.data import builder, pp
 from diffv2iqa_jax.data.example import example
 from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vcr, vit
-from diffv2iqa_jax.training import checkpoint, optim
+from diffv2iqa_jax.training import optim
 from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Task, Weights
 
@@ -27,7 +26,8 @@ SECTIONS = {
     "every": ("log", "evaluate", "save"),
     "evaluate": ("val_images", "examples", "baselines"),
 }
-COMMON = ("task", "seed", "data", "restorer", "optim", "devices", "every", "evaluate", "keep")
+COMMON = ("task", "seed", "data", "restorer", "pretrained", "optim", "devices", "every")
+COMMON += ("evaluate", "keep", "tensorboard")
 OF_TASK = {"restoration": (), "quality": ("model", "loss")}
 RUN_KEYS = ("run", "changes", "cached", "folder")
 
@@ -41,7 +41,7 @@ def check(config: dict) -> None:
     task = config.get("task")
     if task not in OF_TASK:
         raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
-    only(config, "", (*COMMON, *OF_TASK[task], "tensorboard"))
+    only(config, "", (*COMMON, *OF_TASK[task]))
     for section, keys in SECTIONS.items():
         only(config[section], section, keys)
     for key in SECTIONS["every"]:
@@ -49,6 +49,8 @@ def check(config: dict) -> None:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
     optimiser(config)
     check_data(config["data"])
+    known = tasks.PARTS[task]
+    only({**dict.fromkeys(known), **config["pretrained"]}, "pretrained", tuple(known))
     if "run" in config["restorer"]:
         only(config["restorer"], "restorer", RUN_KEYS)
     else:
@@ -117,33 +119,6 @@ def check_model(settings: dict) -> None:
         for part, (module, given) in PARTS.items():
             if branch.get(part):
                 call(module, f"{where}.{part}", branch[part], dtype="float32", **given)
-
-
-def resolve(config: dict) -> tuple[dict, Weights | None]:
-    """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
-
-    Returns:
-      The resolved configuration, and that run's restorer weights (None: it names no run).
-    """
-    named = config["restorer"]
-    if "run" not in named:
-        return config, None
-    saved = checkpoint.Checkpoints(named["run"])
-    try:
-        stage1 = saved.config()
-    except FileNotFoundError as error:
-        raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
-    if stage1["task"] != "restoration":
-        raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
-    settings = configs.plain(
-        configs.override(configs.ConfigDict(stage1["restorer"]), configs.flat(named["changes"]))
-    )
-    check_restorer(settings)
-    like = shapes(tasks.restoration(restorer=settings), config["data"]["size"])
-    weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
-    origin = {"run": named["run"], "step": step}
-    # On the host, so that it can go to any number of devices.
-    return {**config, "restorer": settings, "restorer_from": origin}, jax.device_get(weights)
 
 
 def make_task(config: dict) -> Task:

@@ -31,7 +31,12 @@ EXCUSED = (
 )
 
 
+# The longest files, so that no process is left alone with one at the end.
+FIRST = ("test_train", "test_main", "test_configs")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in FIRST)
     for item in items:
         for line in EXCUSED:
             item.add_marker(pytest.mark.filterwarnings(line))

@@ -22,11 +22,12 @@ LAYERS = [
     "models.iqa restorers",
     "tasks published views",
     "plan bench convert",
+    "starts",
     "train",
     "main",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
-CONFIG_READERS = {"config", "main", "plan"}
+CONFIG_READERS = {"config", "main", "plan", "starts"}
 
 
 def name_of(path):

@@ -15,6 +15,8 @@ from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.data import builder, pipeline
 from tests import runs, tiny
 
+pytestmark = pytest.mark.xdist_group("runs")  # they share the runs that the fixtures make
+
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):

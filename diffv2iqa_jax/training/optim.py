@@ -36,7 +36,7 @@ def learning_rate(
         raise ValueError(f"optim.schedule {schedule!r}: known are {sorted(known)}")
     if (period > 0) != (schedule in ("wave", "stairs")):
         raise ValueError(f"optim.period {period}: 'wave' and 'stairs' need one, others take 0")
-    if not 0 <= warmup <= steps:
+    if steps and not 0 <= warmup <= steps:
         raise ValueError(f"optim.warmup {warmup}: must lie in [0, {steps}], the steps of the run")
     rise = optax.schedules.linear_schedule(0.0 if warmup else lr, lr, max(warmup, 1))
     return optax.schedules.join_schedules([rise, known[schedule]()], [warmup])
