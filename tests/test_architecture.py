@@ -18,8 +18,8 @@ LAYERS = [
     "data.builder baselines charts evaluate",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.pipeline pages",
-    "models.guidance models.difference models.vcr report",
-    "models.iqa restorers",
+    "ablation models.guidance models.difference models.vcr",
+    "models.iqa restorers report",
     "tasks published views",
     "plan bench convert",
     "starts",
