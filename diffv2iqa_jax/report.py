@@ -112,9 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("run", metavar="RUN", nargs="+", help="folder of a run, or of its stages")
     parser.add_argument("-o", "--output", help="the page to write (default: RUN/report.html)")
     parser.add_argument("--figure", metavar="PNG", help="write one picture instead of the page")
-    parser.add_argument(
-        "--ablation", action="store_true", help="table; the first RUN is the base"
-    )
+    parser.add_argument("--ablation", action="store_true", help="table; the first RUN is the base")
     args = parser.parse_args(argv)
     try:
         if args.ablation:
