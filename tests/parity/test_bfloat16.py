@@ -30,7 +30,7 @@ def four_views(golden):
 # fixture: (kind, its inputs, what to compare of the output, settings, bound). The bound is on the
 # largest difference in standard deviations of the float32 output; of one score, relative.
 CASES = {
-    "sr3_unet_small": ("sr3", unet, lambda out: out, {"groups": 8, "image_size": 32}, 0.05),
+    "sr3_unet_small": ("sr3", unet, lambda out: out, {"groups": 8, "image_size": 32}, 0.1),
     "vcrnet_restore_64": ("vcrnet_restore", image, lambda out: out[0], {}, 0.1),
     "vcrnet_quality": ("vcrnet", image, lambda out: out[0], {}, 0.05),
     "timm_resnet50": ("resnet50", image, lambda out: out[1], {}, 0.1),
