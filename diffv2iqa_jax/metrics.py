@@ -136,16 +136,18 @@ def agreement(score, mos) -> dict:
     }
 
 
-def summary(table: dict[str, np.ndarray]) -> dict:
+def summary(table: dict[str, np.ndarray], *, span: float = 1.0) -> dict:
     """Agreement of every score in a table of predictions, over all images and per type.
 
     Args:
       table: columns (N,): mos, type (str; "" where the data set has none), and one or more
         whose name starts with "score".
+      span: how many units of the data set's own scale quality 0 to 1 is.
 
     Returns:
       {"images": N, "scores": {key: agreement}, "per_type": {type: {key: {images, srcc,
-      krcc, plcc, rmse}}}}; per_type is empty where no image has a type.
+      krcc, plcc, rmse}}}}; per_type is empty where no image has a type. An agreement also
+      has rmse_native, the error after the fit on the set's own scale.
     """
     keys = [key for key in table if key.startswith("score")]
     kinds = np.asarray(table["type"]).astype(str)
@@ -156,7 +158,7 @@ def summary(table: dict[str, np.ndarray]) -> dict:
         per_type[kind] = {key: _raw(np.asarray(table[key])[rows], mos) for key in keys}
     return {
         "images": len(table["mos"]),
-        "scores": {key: agreement(table[key], table["mos"]) for key in keys},
+        "scores": {key: _native(agreement(table[key], table["mos"]), span) for key in keys},
         "per_type": per_type,
     }
 
@@ -205,6 +207,11 @@ def _undefined(x, y, least: int = LEAST_FOR_CORRELATION) -> str | None:
         if _spread(value) <= ROUNDING:
             return f"{name} is constant"
     return None
+
+
+def _native(found: dict, span: float) -> dict:
+    error = found["rmse_fit"]
+    return found | {"rmse_native": None if error is None else error * span}
 
 
 def _raw(score, mos) -> dict:

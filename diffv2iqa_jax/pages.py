@@ -85,6 +85,8 @@ def _stage(run: Run) -> str:
 def _headline(run: Run) -> str:
     if run.results is None:
         return markup.missing("No results.json yet: this run has not been evaluated.")
+    if run.results.get("part") == "none":
+        return markup.missing("All images of the set were for training; --on judges on another.")
     lead, tiles = (_restored if run.task == "restoration" else _judged)(run)
     tiles.append((number(run.results.get("step"), 0), "steps", "of training"))
     return f'<p class="lead">{lead}</p>{markup.tiles(tiles)}'

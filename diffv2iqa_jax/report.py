@@ -173,7 +173,7 @@ def _check(results: dict, path: Path) -> None:
         raise _damaged(path, "scores, per_type, protocol and baselines must be objects")
     rows = [*scores.values(), *per_type.values()]
     if results["task"] == "quality":
-        if not scores:
+        if not scores and results.get("part") != "none":
             raise _damaged(path, "it holds no scores")
         rows += [v for row in per_type.values() if isinstance(row, dict) for v in row.values()]
         rows += [row.get("fit") or {} for row in scores.values() if isinstance(row, dict)]
