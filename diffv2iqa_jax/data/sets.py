@@ -27,7 +27,7 @@ from diffv2iqa_jax.data.catalog import LayoutError, Row, Set
 tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
 
 SPLIT, REFERENCES = "rated", "references"
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
 AS_THEY_ARE = {"JPEG": ("RGB", "L"), "MPO": ("RGB",), "PNG": ("RGB", "L"), "BMP": ("RGB",)}
 MOST_PIXELS = 200_000_000
 ORIENTATION = 0x0112  # the EXIF tag
