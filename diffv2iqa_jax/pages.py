@@ -57,7 +57,7 @@ def fit_of(run: Run, key: str) -> metrics.Fit | None:
     """The fitted curve the results hold for a score; None where there is none."""
     saved = ((run.results or {}).get("scores") or {}).get(key, {}).get("fit") or {}
     numbers = saved.get("parameters") or []
-    if len(numbers) != {"logistic4": 4, "linear": 3}.get(saved.get("kind")):
+    if len(numbers) != {"logistic4": 4, "logistic5": 5, "linear": 3}.get(saved.get("kind")):
         return None
     if not all(map(known, numbers)):
         return None

@@ -15,7 +15,7 @@ LAYERS = [
     "training.logs training.resize training.renames data.splits data.pp data.scenes data.degrade "
     "data.example data.catalog",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "data.labels data.layout data.archives data.sets baselines charts evaluate",
+    "data.labels data.layout data.archives data.sets baselines charts evaluate significance",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.builder data.readers pages",
     "models.guidance models.difference models.vcr data.pipeline data.own report",
