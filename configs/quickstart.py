@@ -48,6 +48,7 @@ def stage1() -> ConfigDict:
                 image_size=64,
                 groups=4,
                 dropout=0.0,
+                embedding="level",
                 zero_final=True,
             ),
             "restorer.prediction": "x0",
@@ -67,6 +68,7 @@ def stage2() -> ConfigDict:
     tab = dict(scramble=False, block=None, dropout=0.0)
     guidance = dict(
         select=((0, 1), (1,), (1,), (1,)),
+        normalise="half",
         noise_width=8,
         reduce=(24,),
         width=24,

@@ -18,15 +18,16 @@ LAYERS = [
     "data.labels data.layout data.archives data.sets baselines charts evaluate significance",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.builder data.readers pages",
-    "models.guidance models.difference models.vcr data.pipeline data.own report",
-    "models.iqa restorers views data.prepare parts",
-    "tasks published",
+    "ablation models.guidance models.difference models.vcr data.pipeline data.own",
+    "models.iqa restorers report data.prepare parts",
+    "tasks published views",
     "plan bench convert",
+    "starts",
     "train",
     "main",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
-CONFIG_READERS = {"config", "main", "plan"}
+CONFIG_READERS = {"config", "main", "plan", "starts"}
 
 
 def name_of(path):

@@ -92,14 +92,28 @@ def resize(size: int) -> Op:
     """The whole picture scaled to (size, size), bicubic with antialiasing; not for views."""
     _check_size("resize", size)
 
-    def scaled(x: tf.Tensor) -> tf.Tensor:
-        x = tf.image.resize(x, (size, size), "bicubic", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
-
     def op(ex: Example) -> Example:
         if "views" in ex:
             raise ValueError(f"resize({size}): stored views cannot be resized; crop instead")
-        return _on_pictures(ex, scaled)
+        return _on_pictures(ex, lambda x: _scaled(x, (size, size)))
+
+    return op
+
+
+def shrink(factor: int) -> Op:
+    """The image becomes its reference, `factor` times smaller and as large again.
+
+    Both ways bicubic, antialiased, rounded to bytes: the condition of SR3's super-resolution.
+    """
+    _check_size("shrink", factor)
+
+    def op(ex: Example) -> Example:
+        if "reference" not in ex or "views" in ex:
+            raise ValueError(f"shrink({factor}): needs the reference, and no stored views")
+        h, w = _height_width(ex)
+        small = _scaled(ex["reference"], (tf.maximum(h // factor, 1), tf.maximum(w // factor, 1)))
+        image = tf.ensure_shape(_scaled(small, (h, w)), ex["reference"].shape)
+        return ex | {"image": image}
 
     return op
 
@@ -112,6 +126,7 @@ OPS = {
     "grid": grid,
     "random_crops": random_crops,
     "resize": resize,
+    "shrink": shrink,
 }
 
 
@@ -163,6 +178,11 @@ def _make(text: str, pipeline: str) -> Op:
 def _check_size(op: str, size: int) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise ValueError(f"{op} takes whole numbers from 1; got {size!r}")
+
+
+def _scaled(x: tf.Tensor, size: tuple) -> tf.Tensor:
+    x = tf.image.resize(x, size, "bicubic", antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
 
 
 def _on_pictures(ex: Example, change: Callable[[tf.Tensor], tf.Tensor]) -> Example:
