@@ -102,10 +102,10 @@ class Data:
         low, high = self.source.facts.get("scale", (0.0, 1.0))
         return float(high) - float(low)
 
-    def protocol(self) -> dict:
-        """What has to stand beside every number."""
+    def protocol(self, resolved: dict) -> dict:
+        """What has to stand beside every number of a resolved configuration."""
         keys = ("name", "parts", "split", "fractions", "size", "pp_test")
-        facts = {k: self._settings[k] for k in keys}
+        facts = {k: self._settings[k] for k in keys} | {"seed": resolved["seed"]}
         if self._on:
             facts |= {"parts": "everything is test", "split": None, "fractions": None}
         held = self.source.facts
@@ -115,12 +115,14 @@ class Data:
         facts["references"] = len(set(self.table["group"][self.test_ids].tolist()))
         facts["grouped_by"] = held.get("by", "reference")
         facts |= {k: held[k] for k in ("scale", "higher_is_better", "labels_sha256") if k in held}
-        warnings = self._warnings()
+        learned = (resolved.get("restorer_from") or {}).get("data")
+        warnings = [*self._warnings(), *self._seen_before(learned)]
         return {"protocol": facts | ({"warnings": warnings} if warnings else {})}
 
     def _warnings(self) -> list[str]:
         """Why these numbers should not stand beside others without a word."""
         held, way = self.source.facts, self._settings["parts"]
+        torn, twins = len(self._leaks["groups"]), len(self._leaks["twins"])
         found = []
         if not held.get("complete", True):
             found.append(f"incomplete data set: {held.get('lacking', '?')} images lacking")
@@ -128,8 +130,19 @@ class Data:
             found.append(f"a part of the data set: {held['lacking']} of its images are not in it")
         if way.startswith("legacy") and not self._on:
             found.append(f"{way.replace('_', '-')} split: for comparison with published numbers")
-        if self._leaks["groups"]:
-            found.append(f"{len(self._leaks['groups'])} references are in training and test")
-        if self._leaks["twins"]:
-            found.append(f"{len(self._leaks['twins'])} images have an exact twin in another part")
+        if torn:
+            found.append(f"{torn} references are on both sides of the split")
+        if twins:
+            found.append(f"{twins} images have an exact twin in another part")
         return found
+
+    def _seen_before(self, learned: dict | None) -> list[str]:
+        """Whether the restorer may have met the test part while it learned."""
+        base = lambda name: str(name).partition("@")[0]
+        if not learned or base(learned["name"]) != base(self._settings["name"]):
+            return []
+        keys = ("parts", "split", "fractions")
+        same = all(learned[k] == self._settings[k] for k in keys)
+        if same and not self._on:
+            return []
+        return ["the restorer learned on another split of this set: it may know the test images"]

@@ -46,36 +46,51 @@ def difference(one, other, mos, group, *, draws: int = 1000) -> dict:
     """SRCC of one score less that of another, on the same images.
 
     Args:
-      one, other, mos: (N,), the two scores and the opinions of each image.
+      one, other: (N,), the two scores; or (R, N), of R runs each, whose mean SRCC counts.
+      mos: (N,), the opinions of each image.
       group: (N,), the reference of each image; all different where there is none.
 
     Returns:
       difference; interval (95 %) and p (two-sided) of the bootstrap over groups; z and p_z of
-      Meng, Rosenthal and Rubin (1992), which takes images as independent; reason (why all that
-      is None, else None).
+      Meng, Rosenthal and Rubin (1992), for one run each, which takes images as independent;
+      reason (why all that is None, else None).
     """
-    a, b = metrics.srcc(one, mos), metrics.srcc(other, mos)
+    x, y = (np.atleast_2d(np.asarray(v, np.float64)) for v in (one, other))
+    m = np.asarray(mos, np.float64)
+    a, b = _mean_srcc(x, m), _mean_srcc(y, m)
     none = dict.fromkeys(("difference", "interval", "p", "z", "p_z"))
     if a is None or b is None:
         which = "first" if a is None else "second"
         return none | {"reason": f"the {which} score has no SRCC"}
     if len(np.unique(np.asarray(group))) < metrics.LEAST_FOR_CORRELATION:
         return none | {"reason": f"fewer than {metrics.LEAST_FOR_CORRELATION} groups"}
-    x, y, m = (np.asarray(v, np.float64) for v in (one, other, mos))
-    pairs = ((metrics.srcc(x[r], m[r]), metrics.srcc(y[r], m[r])) for r in resamples(group, draws))
+    pairs = [
+        (_mean_srcc(x[:, r], m[r]), _mean_srcc(y[:, r], m[r])) for r in resamples(group, draws)
+    ]
     drawn = np.array([p - q for p, q in pairs if p is not None and q is not None])
+    if not len(drawn):
+        return none | {"reason": "no resample has an SRCC"}
     # As often on the other side of zero as the less frequent sign; never exactly 0.
     side = min(np.sum(drawn <= 0), np.sum(drawn >= 0))
     p = min(1.0, 2 * (side + 1) / (len(drawn) + 1))
-    z, p_z = _dependent(a, b, metrics.srcc(x, y), len(m))
-    low_high = np.percentile(drawn, [2.5, 97.5]).tolist() if len(drawn) else None
+    z = p_z = None
+    if len(x) == len(y) == 1:
+        z, p_z = _dependent(a, b, metrics.srcc(x[0], y[0]), len(m))
+    low_high = np.percentile(drawn, [2.5, 97.5]).tolist()
     found = {"difference": a - b, "interval": low_high, "p": float(p), "z": z, "p_z": p_z}
     return found | {"reason": None}
 
 
-def _dependent(a: float, b: float, between: float, n: int) -> tuple[float | None, float | None]:
+def _mean_srcc(scores_RN, mos) -> float | None:
+    values = [metrics.srcc(score, mos) for score in scores_RN]
+    return None if None in values else float(np.mean(values))
+
+
+def _dependent(
+    a: float, b: float, between: float | None, n: int
+) -> tuple[float | None, float | None]:
     """Meng, Rosenthal & Rubin's z of two correlations that share the opinions."""
-    if n <= 3 or between >= 1 - 1e-12 or max(abs(a), abs(b)) >= 1 - 1e-12:
+    if n <= 3 or between is None or between >= 1 - 1e-12 or max(abs(a), abs(b)) >= 1 - 1e-12:
         return None, None
     mean = (a**2 + b**2) / 2
     f = min((1 - between) / (2 * (1 - mean)), 1.0)

@@ -162,7 +162,7 @@ def run(
 
     # The end: the test part, seen once, by the last weights. Nothing was selected on it.
     weights, step = state.weights(), int(jax.device_get(devices.single(state)).step)
-    results = {"task": kind, "step": step, "part": "test", **data.protocol()}
+    results = {"task": kind, "step": step, "part": "test", **data.protocol(resolved)}
     if not len(data.test_ids):  # trained on everything: other data sets judge it
         results |= {"part": "none", "images": 0, "scores": {}, "per_type": {}}
         return finish(out, results, log, checkpoints, first)
