@@ -97,6 +97,11 @@ class Data:
         )
 
     @property
+    def rated(self) -> bool:
+        """Whether its images have opinions."""
+        return self.source.facts.get("rated", True)
+
+    @property
     def span(self) -> float:
         """How many units of the set's own scale quality 0 to 1 is."""
         low, high = self.source.facts.get("scale", (0.0, 1.0))

@@ -220,7 +220,7 @@ def _per_set(tested: str, entries: list[Entry]) -> Table:
 
 def _across(entries: list[Entry]) -> Table:
     """Rows: what was learned on; columns: what was tested on; SRCC / fitted PLCC."""
-    columns = list(dict.fromkeys(e.tested for e in entries))
+    columns = list(dict.fromkeys(e.tested for e in sorted(entries, key=lambda e: not e.own)))
     rows = []
     for (method, learned), es in grouped(entries, "method", "learned").items():
         cells = []

@@ -75,6 +75,11 @@ def run(
 
     # Data.
     data = Data(config["data"], config["evaluate"]["val_images"], on)
+    if config["task"] == "quality" and on is None and not data.rated:
+        raise configs.ConfigError(
+            f"config.data.name {data.source.name!r}: has no opinions to learn from; a pool is for "
+            "--mode evaluate --on"
+        )
     out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
     if "restorer_from" in resolved and config["restorer"]["cached"]:
         folder = config["restorer"]["folder"] if on is None else ""
@@ -168,7 +173,7 @@ def run(
         return finish(out, results, log, checkpoints, first)
     table, found = measure(weights, data.test_ids)
     results |= found
-    if kind == "quality" and config["evaluate"]["baselines"]:
+    if kind == "quality" and config["evaluate"]["baselines"] and on is None:
         untrained = devices.init(create, rng.stream(seed, "init"), stage1, given).weights()
         before = measure(untrained, data.test_ids)[1]["scores"]["score"]["srcc"]
         bars = baselines.srcc(data.test(data.test_ids))
