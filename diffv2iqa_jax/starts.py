@@ -56,7 +56,8 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
         configs.override(configs.ConfigDict(stage1["restorer"]), configs.flat(named["changes"]))
     )
     plan.check_restorer(settings)
-    origin = {"run": named["run"], "step": step}
+    learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
+    origin = {"run": named["run"], "step": step, "data": learned}
     return {**config, "restorer": settings, "restorer_from": origin}, weights
 
 

@@ -13,15 +13,15 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
     "types rng config losses metrics pixels fullref markup diffusion.schedule training.sharding "
     "training.logs training.resize training.renames data.splits data.pp data.scenes data.degrade "
-    "data.example",
+    "data.example data.catalog",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "data.builder baselines charts evaluate",
+    "data.labels data.layout data.archives data.sets baselines charts evaluate significance",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
-    "training.pretrained data.pipeline pages",
-    "ablation models.guidance models.difference models.vcr",
-    "models.iqa restorers report",
-    "tasks published views",
-    "plan bench convert",
+    "training.pretrained data.builder data.readers pages",
+    "ablation tables models.guidance models.difference models.vcr data.pipeline data.own",
+    "models.iqa restorers comparison data.prepare parts",
+    "tasks published views report",
+    "plan bench convert gmad",
     "starts",
     "train",
     "main",
