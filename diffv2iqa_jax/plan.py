@@ -139,7 +139,8 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
     check_restorer(settings)
     like = shapes(tasks.restoration(restorer=settings), config["data"]["size"])
     weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
-    origin = {"run": named["run"], "step": step}
+    # Whether views are of whole images or of crops: a scorer has to know.
+    origin = {"run": named["run"], "step": step, "cached": named["cached"]}
     # On the host, so that it can go to any number of devices.
     return {**config, "restorer": settings, "restorer_from": origin}, jax.device_get(weights)
 

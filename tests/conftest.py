@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = (
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
 
@@ -25,3 +26,35 @@ def pytest_configure(config):
     # Two runs at a time may meet in the cache; a lost entry is compiled again.
     for verb in ("reading", "writing"):
         config.addinivalue_line("filterwarnings", f"ignore:Error {verb} persistent compilation")
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The tiny built-in data set, built."""
+    from diffv2iqa_jax.data import builder
+
+    folder = tmp_path_factory.mktemp("built")
+    builder.prepare("builtin/tiny", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def restored(data, tmp_path_factory):
+    """A finished stage-1 run."""
+    from diffv2iqa_jax import train
+    from tests import runs
+
+    work = tmp_path_factory.mktemp("stage1") / "run"
+    train.run(runs.stage1(data), str(work))
+    return work
+
+
+@pytest.fixture(scope="session")
+def judged(data, restored, tmp_path_factory):
+    """A finished stage-2 run on it."""
+    from diffv2iqa_jax import train
+    from tests import runs
+
+    work = tmp_path_factory.mktemp("stage2") / "run"
+    train.run(runs.stage2(data, restored), str(work))
+    return work

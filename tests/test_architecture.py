@@ -11,18 +11,20 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "diffv2iqa_jax"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
-    "types rng config losses metrics pixels fullref markup diffusion.schedule training.sharding "
-    "training.logs training.resize training.renames data.splits data.pp data.scenes data.degrade "
+    "types rng config losses metrics pixels fullref markup images crops tiles "
+    "diffusion.schedule training.sharding "
+    "training.logs training.resize training.renames data.splits data.scenes data.degrade "
     "data.example",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "data.builder baselines charts evaluate",
+    "data.builder data.pp baselines charts evaluate",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.pipeline pages",
     "models.guidance models.difference models.vcr views report",
     "models.iqa restorers",
     "tasks published",
-    "plan bench convert",
-    "train",
+    "plan bench convert judge",
+    "train objective",
+    "scorer",
     "main",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
@@ -83,7 +85,15 @@ def test_nothing_runs_what_it_reads(path):
 
 
 def test_models_diffusion_and_bench_import_without_tensorflow():
-    names = ["tasks", "restorers", "bench", "training.steps", "training.checkpoint", "report"]
+    names = [
+        "tasks",
+        "restorers",
+        "bench",
+        "training.steps",
+        "training.checkpoint",
+        "report",
+        "scorer",
+    ]
     code = "import sys\n" + "\n".join(f"import diffv2iqa_jax.{n}" for n in names)
     code += "\nassert not {'tensorflow', 'clu', 'ml_collections'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
