@@ -49,7 +49,7 @@ class Score:
         "tiled": restored in parts, "out_of_range": the score is outside [0, 1].
       corners: on request, top and left of each crop.
       maps: on request, name -> (crops, h, w): score_NAME and weight_NAME of the patches.
-      views: on request, (crops, views - 1, h, w, 3) uint8: restored, then the noisy states.
+      views: on request, (crops, V, h, w, 3) uint8: the crop, restored, then the noisy states.
     """
 
     path: str | None = None
@@ -121,6 +121,10 @@ class Scorer:
         self._restore = jax.jit(partial(_restore, judged))
         self._shapes: set[tuple] = set()
         self._seen: collections.OrderedDict[tuple, Score] = collections.OrderedDict()
+
+    def forget(self) -> None:
+        """Lets go of the scores kept for pictures that come again."""
+        self._seen.clear()
 
     def __call__(self, source: Any, *, seeds: int = 1, details: bool = False):
         """The Score of a picture; a list of them of several, an iterator of an iterator.
@@ -360,8 +364,7 @@ def _ahead(read: Callable[[Any], _Job], sources: Iterable, workers: int) -> Iter
 
 def _judge(judged: judge.Judge, weights: Weights, batch: dict) -> dict[str, jax.Array]:
     views = judged.views(weights, batch)
-    made = pixels.to_uint8(views.image_BVHWC[:, 1:])
-    return {**judged.score(weights, views), "views": made}
+    return {**judged.score(weights, views), "views": pixels.to_uint8(views.image_BVHWC)}
 
 
 def _restore(judged: judge.Judge, weights: Weights, batch: dict) -> jax.Array:

@@ -58,3 +58,22 @@ def judged(data, restored, tmp_path_factory):
     work = tmp_path_factory.mktemp("stage2") / "run"
     train.run(runs.stage2(data, restored), str(work))
     return work
+
+
+@pytest.fixture(scope="session")
+def by_crops(data, restored, tmp_path_factory):
+    """A finished stage-2 run whose restorer sees each crop by itself."""
+    from diffv2iqa_jax import train
+    from tests import runs
+
+    work = tmp_path_factory.mktemp("crops") / "run"
+    train.run(runs.stage2(data, restored, **{"restorer.cached": False}), str(work))
+    return work
+
+
+@pytest.fixture(scope="session")
+def loaded_by_crops(by_crops):
+    """A scorer of that run."""
+    from diffv2iqa_jax import scorer
+
+    return scorer.load(by_crops, jit_cache=None)

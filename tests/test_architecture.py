@@ -11,12 +11,12 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "diffv2iqa_jax"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
-    "types rng config losses metrics pixels fullref markup images crops tiles "
+    "types rng config losses metrics pixels fullref markup images crops tiles inputs maps "
     "diffusion.schedule training.sharding "
     "training.logs training.resize training.renames data.splits data.scenes data.degrade "
     "data.example",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "data.builder data.pp baselines charts evaluate",
+    "table data.builder data.pp baselines charts evaluate",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.pipeline pages",
     "models.guidance models.difference models.vcr views report",
@@ -25,7 +25,7 @@ LAYERS = [
     "plan bench convert judge",
     "train objective",
     "scorer",
-    "main",
+    "main score",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 CONFIG_READERS = {"config", "main", "plan"}

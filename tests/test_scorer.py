@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import diffv2iqa_jax
-from diffv2iqa_jax import judge, published, scorer, tiles, train
+from diffv2iqa_jax import judge, published, scorer, tiles
 from diffv2iqa_jax.data import builder, pipeline
 from diffv2iqa_jax.training import pretrained
 from tests import runs, tiny
@@ -28,14 +28,6 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def picture(h=24, w=40, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (h, w, 3), np.uint8)
-
-
-@pytest.fixture(scope="session")
-def by_crops(data, restored, tmp_path_factory):
-    """A stage-2 run whose restorer sees each crop by itself."""
-    work = tmp_path_factory.mktemp("crops") / "run"
-    train.run(runs.stage2(data, restored, **{"restorer.cached": False}), str(work))
-    return work
 
 
 @pytest.fixture(scope="session", params=["whole", "crops"])
@@ -48,13 +40,8 @@ def loaded(run):
     return scorer.load(run, jit_cache=None)
 
 
-@pytest.fixture(scope="session")
-def loaded_by_crops(by_crops):
-    return scorer.load(by_crops, jit_cache=None)
-
-
 def forget(scores):
-    scores._seen.clear()
+    scores.forget()
     return scores
 
 
@@ -186,7 +173,9 @@ def test_of_several_each_failure_is_told_apart(score, tmp_path):
 def test_details_are_those_of_the_crops(each):
     found = each(picture(24, 40), details=True)
     assert found.corners.tolist() == [[t, x] for t in (0, 8) for x in (0, 12, 24)]
-    assert found.views.shape == (6, 3, 16, 16, 3) and found.views.dtype == np.uint8
+    assert found.views.shape == (6, 4, 16, 16, 3) and found.views.dtype == np.uint8
+    for view, (top, left) in zip(found.views[:, 0], found.corners, strict=True):
+        np.testing.assert_array_equal(view, picture()[top : top + 16, left : left + 16])
     names = {f"{what}_{branch}" for what in ("score", "weight") for branch in found.branches}
     assert found.maps.keys() == names
     for branch, value in found.branches.items():
