@@ -67,6 +67,7 @@ class Judge(NamedTuple):
     stored: what views are rounded to, one of `pixels.STORED`.
     whole: restore whole pictures and cut the views, rather than restoring each crop.
     pp: the test pipeline.
+    settings: of `tasks.quality`, where it is a net of ours: what `pack` keeps.
     """
 
     weights: Weights
@@ -77,6 +78,7 @@ class Judge(NamedTuple):
     whole: bool
     pp: str
     info: Info
+    settings: dict[str, Any] | None = None
 
 
 def load(name: str, *, restorer: str | None = None) -> Judge:
@@ -188,7 +190,8 @@ def _ours(name: str, weights: Weights, card: dict) -> Judge:
     settings = card["settings"]
     restorer, net = restorers.make(**settings["restorer"]), QualityModel(**settings["model"])
     score = functools.partial(_quality, net, None)
-    return _restoring(name, KIND, weights, card, restorer, settings["restorer"], score)
+    made = _restoring(name, KIND, weights, card, restorer, settings["restorer"], score)
+    return made._replace(settings=settings)
 
 
 def _release(name: str, weights: Weights, card: dict, run: str | None) -> Judge:
@@ -243,15 +246,21 @@ def _info(name: str, kind: str, card: dict, pp: str, facts: dict) -> Info:
     )
 
 
-def pack(judge: Judge, path: str, settings: dict, **facts) -> None:
-    """Writes a run's weights as one file with a card, which `load` reads.
+def pack(judge: Judge, path: str, *, dtype: str = "float32", **facts) -> None:
+    """Writes the weights of a run as one file with a card, which `load` reads.
 
     Args:
-      settings: restorer, model and loss, as `tasks.quality` takes them.
+      dtype: what the weights are kept in; "float16" halves the file, at a loss of accuracy.
       facts: of the card: data, scale, licence and what else is worth saying.
+
+    Raises:
+      WeightsError: it is no net of ours.
     """
-    card = {"kind": KIND, "settings": settings, "pp": judge.pp, "whole": judge.whole}
-    pretrained.save(path, judge.weights, {**card, **facts})
+    if judge.settings is None:
+        raise WeightsError(f"{judge.info.name}: only our own runs are packed; keep that file")
+    card = {"kind": KIND, "settings": judge.settings, "pp": judge.pp, "whole": judge.whole}
+    known = {key: getattr(judge.info, key) for key in ("data", "scale", "licence")}
+    pretrained.save(path, judge.weights, {**card, **known, **facts}, dtype=dtype)
 
 
 def _normalised(image: jax.Array, normalise: dict | None) -> jax.Array:

@@ -23,7 +23,7 @@ LAYERS = [
     "models.iqa restorers",
     "tasks published",
     "plan bench convert judge",
-    "train objective",
+    "train objective export",
     "scorer",
     "main score",
 ]

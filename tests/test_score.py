@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -136,7 +135,7 @@ def test_a_killed_run_resumed_leaves_the_undisturbed_file(run, photos, tmp_path,
     assert set(files(tmp_path)) == {"whole.csv", "whole.jsonl"}
 
 
-def test_a_real_kill_is_resumed(by_crops, photos, tmp_path):
+def test_a_real_kill_is_resumed(packed, apart, tmp_path):
     """SIGKILL between two rows, in a process of its own; names with newlines and quotes."""
     names = ['q"uote.png', "new\nline.png", *(f"{i:02}.png" for i in range(8))]
     for seed, name in enumerate(names):
@@ -148,11 +147,6 @@ def test_a_real_kill_is_resumed(by_crops, photos, tmp_path):
         "table.Table.add = lambda self, row: (add(self, row), time.sleep(0.2))\n"
         "sys.exit(score.main(sys.argv[1:]))"
     )
-    known = {
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
-    }
     out, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
     command = [
         sys.executable,
@@ -164,7 +158,7 @@ def test_a_real_kill_is_resumed(by_crops, photos, tmp_path):
         "-o",
         str(out),
     ]
-    settings = {"cwd": os.path.dirname(ROOT) or ROOT, "env": os.environ | known}
+    settings = {"cwd": os.path.dirname(ROOT) or ROOT, "env": apart}
     settings["cwd"] = ROOT
     first = subprocess.Popen(command, **settings, stderr=subprocess.DEVNULL)
     while not (part.exists() and part.read_bytes().count(b"ok") >= 5):
