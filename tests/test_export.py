@@ -40,12 +40,8 @@ def test_the_loader_says_what_the_scorer_says(exported, loaded_by_crops, apart, 
 def test_the_loader_has_ten_lines_and_the_program_two_platforms(exported):
     text = (exported / export.LOADER).read_text()
     assert "diffv2iqa" not in text
-    code = [
-        line
-        for line in text.splitlines()
-        if line and not line.startswith(('"""', "import", "from"))
-    ]
-    assert len(code) <= 10
+    known = ('"""', "import", "from")
+    assert sum(bool(line) and not line.startswith(known) for line in text.splitlines()) <= 10
     data = bytearray((exported / export.PROGRAM).read_bytes())
     program = jax.export.deserialize(data)
     assert program.platforms == ("cpu", "cuda")

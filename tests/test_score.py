@@ -148,18 +148,8 @@ def test_a_real_kill_is_resumed(packed, apart, tmp_path):
         "sys.exit(score.main(sys.argv[1:]))"
     )
     out, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
-    command = [
-        sys.executable,
-        "-c",
-        slow,
-        str(tmp_path),
-        "--weights",
-        str(by_crops),
-        "-o",
-        str(out),
-    ]
-    settings = {"cwd": os.path.dirname(ROOT) or ROOT, "env": apart}
-    settings["cwd"] = ROOT
+    command = [sys.executable, "-c", slow, tmp_path, "--weights", packed, "-o", out]
+    settings = {"cwd": ROOT, "env": apart}
     first = subprocess.Popen(command, **settings, stderr=subprocess.DEVNULL)
     while not (part.exists() and part.read_bytes().count(b"ok") >= 5):
         assert first.poll() is None
