@@ -1,7 +1,9 @@
 """JAX for every test: four simulated devices, no silent broadcasting, compilations kept."""
 
+import json
 import os
 import pathlib
+import shutil
 
 # Before JAX is imported anywhere: it reads both when it starts its backend.
 os.environ["XLA_FLAGS"] = (
@@ -40,3 +42,84 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for line in EXCUSED:
             item.add_marker(pytest.mark.filterwarnings(line))
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """The tiny built-in data set, built."""
+    from diffv2iqa_jax.data import builder
+
+    folder = tmp_path_factory.mktemp("built")
+    builder.prepare("builtin/tiny", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def restored(data, tmp_path_factory):
+    """A finished stage-1 run."""
+    from diffv2iqa_jax import train
+    from tests import runs
+
+    work = tmp_path_factory.mktemp("stage1") / "run"
+    train.run(runs.stage1(data), str(work))
+    return work
+
+
+@pytest.fixture(scope="session")
+def judged(data, restored, tmp_path_factory):
+    """A finished stage-2 run on it."""
+    from diffv2iqa_jax import train
+    from tests import runs
+
+    work = tmp_path_factory.mktemp("stage2") / "run"
+    train.run(runs.stage2(data, restored), str(work))
+    return work
+
+
+@pytest.fixture(scope="session")
+def by_crops(data, restored, judged, tmp_path_factory):
+    """That run as if its restorer had seen each crop by itself, and evaluated so."""
+    from diffv2iqa_jax import config, train
+    from tests import runs
+
+    work = tmp_path_factory.mktemp("crops") / "run"
+    shutil.copytree(judged, work, ignore=shutil.ignore_patterns("views", "results.json"))
+    changed = runs.stage2(data, restored, **{"restorer.cached": False})
+    config.write_json(str(work / "config.json"), changed)
+    for path in work.glob("checkpoints/*/meta/metadata"):
+        meta = json.loads(path.read_text())
+        assert meta["config"]["restorer_from"]["cached"] is True
+        meta["config"]["restorer_from"]["cached"] = False
+        path.write_text(json.dumps(meta))
+    train.run(changed, str(work), mode="evaluate")
+    return work
+
+
+@pytest.fixture(scope="session")
+def loaded_by_crops(by_crops):
+    """A scorer of that run."""
+    from diffv2iqa_jax import scorer
+
+    return scorer.load(by_crops, jit_cache=None)
+
+
+@pytest.fixture(scope="session")
+def packed(by_crops, tmp_path_factory):
+    """That run's weights in one file, which a process of its own loads fastest."""
+    from diffv2iqa_jax import judge
+
+    path = tmp_path_factory.mktemp("packed") / "tiny.safetensors"
+    judge.pack(judge.load(str(by_crops)), str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def apart():
+    """Environment of a process that compiles as the tests do, on one device."""
+    compiling = {
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "true",
+    }
+    return os.environ | compiling

@@ -11,20 +11,21 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "diffv2iqa_jax"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
-    "types rng config losses metrics pixels fullref markup diffusion.schedule training.sharding "
-    "training.logs training.resize training.renames data.splits data.pp data.scenes data.degrade "
-    "data.example data.catalog",
+    "types rng config losses metrics pixels fullref markup images crops tiles inputs maps "
+    "diffusion.schedule training.sharding training.logs training.resize training.renames "
+    "data.splits data.scenes data.degrade data.example data.catalog",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "data.labels data.layout data.archives data.sets baselines charts evaluate significance",
+    "table data.pp data.labels data.layout data.archives data.sets baselines charts evaluate "
+    "significance",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.builder data.readers pages",
     "ablation tables models.guidance models.difference models.vcr data.pipeline data.own",
     "models.iqa restorers comparison data.prepare parts",
     "tasks published views report",
-    "plan bench convert gmad",
-    "starts",
-    "train",
-    "main",
+    "plan bench convert gmad judge",
+    "starts objective export",
+    "train scorer",
+    "main score",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 CONFIG_READERS = {"config", "main", "plan", "starts"}
@@ -84,7 +85,15 @@ def test_nothing_runs_what_it_reads(path):
 
 
 def test_models_diffusion_and_bench_import_without_tensorflow():
-    names = ["tasks", "restorers", "bench", "training.steps", "training.checkpoint", "report"]
+    names = [
+        "tasks",
+        "restorers",
+        "bench",
+        "training.steps",
+        "training.checkpoint",
+        "report",
+        "scorer",
+    ]
     code = "import sys\n" + "\n".join(f"import diffv2iqa_jax.{n}" for n in names)
     code += "\nassert not {'tensorflow', 'clu', 'ml_collections'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

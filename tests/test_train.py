@@ -11,32 +11,9 @@ import pytest
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import train, views
 from diffv2iqa_jax.config import ConfigError
-from diffv2iqa_jax.data import builder, pipeline, sets
+from diffv2iqa_jax.data import pipeline, sets
 from diffv2iqa_jax.data.catalog import Row, Set
 from tests import runs, tiny, twins
-
-
-@pytest.fixture(scope="session")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("built")
-    builder.prepare("builtin/tiny", str(folder))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def restored(data, tmp_path_factory):
-    """A finished stage-1 run."""
-    work = tmp_path_factory.mktemp("stage1") / "run"
-    train.run(runs.stage1(data), str(work))
-    return work
-
-
-@pytest.fixture(scope="session")
-def judged(data, restored, tmp_path_factory):
-    """A finished stage-2 run on it."""
-    work = tmp_path_factory.mktemp("stage2") / "run"
-    train.run(runs.stage2(data, restored), str(work))
-    return work
 
 
 def lines(work) -> list[dict]:

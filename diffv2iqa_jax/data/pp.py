@@ -7,10 +7,11 @@ An op maps an example (dict of tensors) to an example. `image`, `reference` (h, 
 alone; pictures smaller than a crop are first continued by reflection at the right and bottom.
 """
 
-import ast
 from collections.abc import Callable
 
 import tensorflow as tf
+
+from diffv2iqa_jax import crops
 
 Example = dict[str, tf.Tensor]
 Op = Callable[[Example], Example]
@@ -20,7 +21,7 @@ PICTURES = ("image", "reference", "views")
 
 def crop(size: int) -> Op:
     """A random square of `size` pixels; needs the example's `seed`, int32 (2,)."""
-    _check_size("crop", size)
+    crops.check_size("crop", size)
 
     def op(ex: Example) -> Example:
         ex = _at_least(ex, size)
@@ -32,7 +33,7 @@ def crop(size: int) -> Op:
 
 def center(size: int) -> Op:
     """The square of `size` pixels in the middle."""
-    _check_size("center", size)
+    crops.check_size("center", size)
 
     def op(ex: Example) -> Example:
         ex = _at_least(ex, size)
@@ -57,7 +58,7 @@ def grid(size: int) -> Op:
 
     Pictures get a leading axis, row by row from the top left; `crop` counts along it.
     """
-    _check_size("grid", size)
+    crops.check_size("grid", size)
 
     def starts(length: tf.Tensor) -> tf.Tensor:
         count = (length + size - 1) // size
@@ -77,8 +78,8 @@ def random_crops(size: int, n: int) -> Op:
 
     Pictures get a leading axis of length n; `crop` counts along it.
     """
-    _check_size("random_crops", size)
-    _check_size("random_crops", n)
+    crops.check_size("random_crops", size)
+    crops.check_size("random_crops", n)
 
     def op(ex: Example) -> Example:
         ex = _at_least(ex, size)
@@ -90,7 +91,7 @@ def random_crops(size: int, n: int) -> Op:
 
 def resize(size: int) -> Op:
     """The whole picture scaled to (size, size), bicubic with antialiasing; not for views."""
-    _check_size("resize", size)
+    crops.check_size("resize", size)
 
     def op(ex: Example) -> Example:
         if "views" in ex:
@@ -105,7 +106,7 @@ def shrink(factor: int) -> Op:
 
     Both ways bicubic, antialiased, rounded to bytes: the condition of SR3's super-resolution.
     """
-    _check_size("shrink", factor)
+    crops.check_size("shrink", factor)
 
     def op(ex: Example) -> Example:
         if "reference" not in ex or "views" in ex:
@@ -138,8 +139,7 @@ def parse(pipeline: str) -> Op:
     Raises:
       ValueError: an op is unknown or its settings do not fit; says which.
     """
-    texts = [text.strip() for text in pipeline.split("|")] if pipeline.strip() else []
-    ops = [_make(text, pipeline) for text in texts]
+    ops = crops.build(pipeline, OPS)
 
     def run(ex: Example) -> Example:
         seed = ex.get("seed")
@@ -155,29 +155,6 @@ def parse(pipeline: str) -> Op:
 def seed_of(content: tf.Tensor) -> tf.Tensor:
     """A seed, int32 (2,), that is a function of the picture's CRC-32 alone."""
     return tf.stack([tf.bitcast(tf.cast(content, tf.uint32), tf.int32), 0])
-
-
-def _make(text: str, pipeline: str) -> Op:
-    where = f"{text!r} in {pipeline!r}"
-    try:
-        call = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"{where}: write op(settings)|op(settings)") from error
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise ValueError(f"{where}: write op(settings); known are {sorted(OPS)}")
-    if call.func.id not in OPS:
-        raise ValueError(f"{where}: no such op; known are {sorted(OPS)}")
-    try:
-        args = [ast.literal_eval(a) for a in call.args]
-        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        return OPS[call.func.id](*args, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}; known are {sorted(OPS)}") from error
-
-
-def _check_size(op: str, size: int) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{op} takes whole numbers from 1; got {size!r}")
 
 
 def _scaled(x: tf.Tensor, size: tuple) -> tf.Tensor:

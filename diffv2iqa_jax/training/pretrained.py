@@ -165,14 +165,15 @@ def place(weights: Weights, at: str, source: Weights) -> Weights:
     return unflatten(new | {ours: old[theirs] for ours, theirs in names.items()})
 
 
-def save(path: str | os.PathLike, weights: Weights, card: dict) -> None:
+def save(path: str | os.PathLike, weights: Weights, card: dict, *, dtype: str = "float32") -> None:
     """Writes `path` and its card, each complete or not at all.
 
     Args:
       card: JSON values; the shapes, the SHA-256 and the format's version are added to it.
+      dtype: of all tensors in the file.
     """
     path, beside = pathlib.Path(path), card_of(path)
-    tensors = {k: np.asarray(v, np.float32, order="C") for k, v in flatten(weights).items()}
+    tensors = {k: np.asarray(v, dtype, order="C") for k, v in flatten(weights).items()}
     data = safetensors.numpy.save(tensors)
     made = {
         "format": FORMAT,
