@@ -57,7 +57,8 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
     )
     plan.check_restorer(settings)
     learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
-    origin = {"run": named["run"], "step": step, "data": learned}
+    # Whether views are of whole images or of crops: a scorer has to know.
+    origin = {"run": named["run"], "step": step, "cached": named["cached"], "data": learned}
     return {**config, "restorer": settings, "restorer_from": origin}, weights
 
 
