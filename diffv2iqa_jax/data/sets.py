@@ -154,7 +154,7 @@ def build(name: str, folder: str, spec: Set, rows: list[Row], *, upright=False, 
       name, folder (where its files lie), images (how many).
 
     Raises:
-      LayoutError: an image cannot be read; lists them.
+      LayoutError: an image cannot be read; names it.
     """
     own = facts(name, spec, rows, **more)
     config = SetConfig(
