@@ -17,6 +17,7 @@ from diffv2iqa_jax.pages import Run
 
 MEASURES = ("srcc", "krcc", "plcc", "plcc_fit", "rmse_native")
 ALL = " (all)"  # after the name of a set all of whose images trained
+DRAWS = 1000  # of each bootstrap
 LEVEL = 0.05  # of significance, after Holm's correction
 MARKS = {"best": "★", "worse": "▼", "equal": "≈", "unknown": "?"}
 MEANING = (
@@ -136,7 +137,7 @@ def compare(one: list[Entry], other: list[Entry]) -> dict[str, Any]:
         if any(t is None for t in tables):
             continue
         scores = [[e.run.predictions["score"] for e in es] for es in (a, b)]
-        found = significance.difference(*scores, tables[0]["mos"], _groups(tables[0]))
+        found = significance.difference(*scores, tables[0]["mos"], _groups(tables[0]), draws=DRAWS)
         where = f"split {k[0]}, {len(a)} and {len(b)} runs"
         return found | {"test": f"paired bootstrap on {where}"}
     reason = "no test part in common" if not common else signed["reason"]
@@ -163,7 +164,7 @@ def _interval(entries: list[Entry]) -> list[float] | None:
     mos, group = tables[0]["mos"], _groups(tables[0])
     drawn = [
         [metrics.srcc(t["score"][r], mos[r]) for t in tables]
-        for r in significance.resamples(group, 300)
+        for r in significance.resamples(group, DRAWS)
     ]
     means = [np.mean(values) for values in drawn if None not in values]
     few = len(set(group)) < metrics.LEAST_FOR_CORRELATION

@@ -41,6 +41,11 @@ def write_run(folder, *, name="setA", split=0, seed=0, noise=0.3, on=None, quali
     return found["scores"]["score"]
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(tables, "DRAWS", 150)
+
+
 @pytest.fixture
 def study(tmp_path):
     """Two methods on ten splits of one set; the good one also across sets."""
