@@ -7,6 +7,7 @@ is smaller than it is noise. GFLOP is XLA's count for the function with its loop
 
 import argparse
 import json
+import os
 import pathlib
 import sys
 import tempfile
@@ -170,9 +171,39 @@ def data(o) -> dict:
     return row | {"images_per_s": round(1e4 * o.batch / row["ms"])}
 
 
+def photos(o) -> dict:
+    """Ten training batches of JPEG photos of 512 x 384, cropped to 224; and preparing them."""
+    try:
+        from PIL import Image
+
+        from diffv2iqa_jax.data import own, pipeline, scenes, sets
+    except ModuleNotFoundError as error:
+        return {"skipped": f"{error.name} is not installed"}
+    size, count = (64, 16) if o.small else (512, 256)
+    crop, batch = (16 if o.small else _size(o, 224)), max(o.batch, 8)
+    with tempfile.TemporaryDirectory() as folder:
+        raw = pathlib.Path(folder, "raw")
+        raw.mkdir()
+        pictures = [Image.fromarray(scenes.scene(i, size)[: size * 3 // 4]) for i in range(8)]
+        for i in range(count):
+            pictures[i % 8].save(raw / f"{i}.jpg", quality=90 - i % 5)
+        rows, spec = own.pool(raw)
+        start = time.perf_counter()
+        sets.build("pool/bench", folder, spec, rows)
+        prepared = count / (time.perf_counter() - start)
+        source = pipeline.load("pool/bench", folder)
+        given = {"pp": f"crop({crop})|flip(0.5)", "batch": batch, "seed": 0, "start": 0}
+        batches = pipeline.to_train(source, source.table["id"], **given)
+        row = _times(lambda i: [next(batches) for _ in range(10)], o.repeat)
+    row |= {"images_per_s": round(1e4 * batch / row["ms"]), "prepared_per_s": round(prepared)}
+    usable = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))
+    return row | {"cores": len(usable(0))}
+
+
 WHAT = {"unet_forward": unet_forward, "unet_train": unet_train, "views": views, "vit": vit}
 # Data runs on the host alone, and times itself.
 WHAT |= {"resnet": resnet, "tab": tab, "score": score, "data": lambda o: {"data": data}}
+WHAT |= {"photos": lambda o: {"photos": photos}}
 
 
 def _random(path, leaf, g: np.random.Generator) -> jax.Array:
@@ -222,13 +253,14 @@ def measure(case: Case, repeat: int) -> dict:
     return row | {"device_peak_mib": peak and peak / 2**20}
 
 
+NOTES = ("over", "images_per_s", "prepared_per_s", "cores", "skipped")
 COLUMNS = ("ms", "aa_percent", "gflop", "gflop_per_s", "parameters", "temp_mib", "compile_s")
 
 
 def _line(name: str, row: dict) -> str:
     show = lambda x: f"{x:,.5g}" if isinstance(x, int | float) else x or "-"
     text = f"{name:20}" + "".join(f"{show(row.get(column)):>12}" for column in COLUMNS)
-    notes = (f"  {k}: {row[k]}" for k in ("over", "images_per_s", "skipped") if k in row)
+    notes = (f"  {k}: {row[k]}" for k in NOTES if k in row)
     return text + "".join(notes)
 
 

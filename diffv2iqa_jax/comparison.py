@@ -36,7 +36,8 @@ def _boxes(tested: str, entries: list[Entry]) -> str:
     if max(map(len, values.values())) < 2:
         return ""
     drawn = charts.boxes(list(values.values()), "SRCC")
-    names = [(f"{i} {escape(m)}", "") for i, m in enumerate(values, 1)]
+    colour = lambda place: charts.COLOURS[place % len(charts.COLOURS)]
+    names = [(f"{i + 1} {escape(m)}", colour(i)) for i, m in enumerate(values)]
     note = "A dot is one run; the box holds the middle half, its line is the median."
     return markup.block(
         escape(tested), f'<div class="plots">{drawn}</div>{markup.chips(names)}', note

@@ -9,6 +9,7 @@ import numpy as np
 from diffv2iqa_jax import fullref, metrics, pixels
 
 TABLE = ("id", "name", "group", "type", "level")
+NATIVE = ("native",)  # the opinion on the data set's own scale, where it has one
 PSNR_MAX = 60.0  # dB; an identical image would make a mean infinite
 
 
@@ -97,7 +98,8 @@ def curve(task: str, results: dict) -> dict[str, float | None]:
 
 def write_table(path: str, table: dict[str, np.ndarray], facts: dict[str, np.ndarray]) -> None:
     """predictions.csv: what is known of each image, then what was predicted."""
-    columns = {k: facts[k][table["id"]] for k in TABLE} | {
+    kept = (*TABLE, *(k for k in NATIVE if k in facts))
+    columns = {k: facts[k][table["id"]] for k in kept} | {
         k: v for k, v in table.items() if k != "id"
     }
     with open(path + ".tmp", "w", newline="") as file:

@@ -89,7 +89,9 @@ def _headline(run: Run) -> str:
         return markup.missing("All images of the set were for training; --on judges on another.")
     lead, tiles = (_restored if run.task == "restoration" else _judged)(run)
     tiles.append((number(run.results.get("step"), 0), "steps", "of training"))
-    return f'<p class="lead">{lead}</p>{markup.tiles(tiles)}'
+    cautions = (run.results.get("protocol") or {}).get("warnings") or []
+    notes = "".join(markup.missing(f"Caution: {escape(str(w))}.") for w in cautions)
+    return f'<p class="lead">{lead}</p>{markup.tiles(tiles)}{notes}'
 
 
 def _where(run: Run) -> str:

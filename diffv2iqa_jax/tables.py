@@ -16,6 +16,8 @@ from diffv2iqa_jax.markup import known, number
 from diffv2iqa_jax.pages import Run
 
 MEASURES = ("srcc", "krcc", "plcc", "plcc_fit", "rmse_native")
+ALL = " (all)"  # after the name of a set all of whose images trained
+DRAWS = 1000  # of each bootstrap
 LEVEL = 0.05  # of significance, after Holm's correction
 MARKS = {"best": "★", "worse": "▼", "equal": "≈", "unknown": "?"}
 MEANING = (
@@ -62,7 +64,7 @@ def entry(method: str, run: Run, own: bool) -> Entry:
     if run.task != "quality" or run.config is None or not (run.results or {}).get("scores"):
         raise ValueError(f"{run.name}: is no evaluated quality run; give folders of stage 2")
     data, facts = run.config["data"], run.results.get("protocol") or {}
-    everything = " (all)" if data.get("parts") == "all" else ""
+    everything = ALL if data.get("parts") == "all" else ""
     tested = str(facts.get("name", data["name"]))
     names = (data["name"] + everything, tested, own)
     return Entry(method, *names, int(data.get("split", 0)), int(run.config.get("seed", 0)), run)
@@ -135,7 +137,7 @@ def compare(one: list[Entry], other: list[Entry]) -> dict[str, Any]:
         if any(t is None for t in tables):
             continue
         scores = [[e.run.predictions["score"] for e in es] for es in (a, b)]
-        found = significance.difference(*scores, tables[0]["mos"], _groups(tables[0]))
+        found = significance.difference(*scores, tables[0]["mos"], _groups(tables[0]), draws=DRAWS)
         where = f"split {k[0]}, {len(a)} and {len(b)} runs"
         return found | {"test": f"paired bootstrap on {where}"}
     reason = "no test part in common" if not common else signed["reason"]
@@ -162,7 +164,7 @@ def _interval(entries: list[Entry]) -> list[float] | None:
     mos, group = tables[0]["mos"], _groups(tables[0])
     drawn = [
         [metrics.srcc(t["score"][r], mos[r]) for t in tables]
-        for r in significance.resamples(group, 300)
+        for r in significance.resamples(group, DRAWS)
     ]
     means = [np.mean(values) for values in drawn if None not in values]
     few = len(set(group)) < metrics.LEAST_FOR_CORRELATION
@@ -221,23 +223,30 @@ def _per_set(tested: str, entries: list[Entry]) -> Table:
 def _across(entries: list[Entry]) -> Table:
     """Rows: what was learned on; columns: what was tested on; SRCC / fitted PLCC."""
     columns = list(dict.fromkeys(e.tested for e in sorted(entries, key=lambda e: not e.own)))
-    rows = []
+    rows: dict[str, list[Entry]] = {}
     for (method, learned), es in grouped(entries, "method", "learned").items():
-        cells = []
-        for tested in columns:
-            here = [e for e in es if e.tested == tested]
-            foreign = [e for e in here if not e.own]
-            used = foreign or here
-            text = f"{number(summary_of(used, 'srcc'))} / {number(summary_of(used, 'plcc_fit'))}"
-            several = f" ({len(used)})" if len(used) > 1 else ""
-            cells.append(text + ("" if foreign else "°") + several if used else "–")
-        rows.append([f"{method}: {learned}", *cells])
+        rows.setdefault(f"{method}: {learned.removesuffix(ALL)}", []).extend(es)
+    cell = lambda es, tested: _across_cell([e for e in es if e.tested == tested])
+    lines = [[name, *(cell(es, tested) for tested in columns)] for name, es in rows.items()]
     note = (
-        "Learned on the row's set, tested on all images of the column's, without tuning; SRCC / "
-        "PLCC after a fit on the tested set; medians of (runs). ° own test part only."
+        "Learned on all of the row's set, tested on all of the column's, without tuning; SRCC / "
+        "PLCC after a fit on the tested set; medians of (runs). † learned on a training part; "
+        "° own test part."
     )
     cautions = _cautions([e for e in entries if not e.own])
-    return Table("Across data sets", " · ".join([note, *cautions]), ["Learned on", *columns], rows)
+    return Table("Across data sets", " · ".join([note, *cautions]), ["Learned on", *columns], lines)
+
+
+def _across_cell(here: list[Entry]) -> str:
+    """What all of the set taught comes first, then what a part of it did."""
+    choices = [[e for e in here if not e.own and e.learned.endswith(ALL)]]
+    choices += [[e for e in here if not e.own], here]
+    for used, mark in zip(choices, ("", "†", "°"), strict=True):
+        if used:
+            several = f" ({len(used)})" if len(used) > 1 else ""
+            values = (number(summary_of(used, key)) for key in ("srcc", "plcc_fit"))
+            return " / ".join(values) + mark + several
+    return "–"
 
 
 def _per_type(tested: str, entries: list[Entry]) -> Table:

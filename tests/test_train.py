@@ -75,7 +75,17 @@ def test_a_finished_run_is_evaluated_on_all_of_another_set(data, restored, judge
     found = results["scores"]["score"]
     assert found["rmse_native"] == pytest.approx(50 * found["rmse_fit"])
     assert protocol["warnings"] == ["a part of the data set: 3 of its images are not in it"]
+    native = [float(r["native"]) for r in predictions(out)]
+    assert native == [*range(24)] and float(predictions(out)[12]["mos"]) == pytest.approx(0.24)
     assert (out / "report.html").exists() and len(os.listdir(out / "views")) >= 24
+
+
+def test_a_pool_teaches_nothing(data, restored, tmp_path):
+    row = Row("a.png", twins.picture(tmp_path / "a.png", size=(20, 18)), None, None, "a.png")
+    sets.build("pool/one", str(data), Set("one", 1, 0, 0, 1, True, ""), [row])
+    config = runs.stage2(data, restored, **{"data.name": "pool/one", "data.parts": "all"})
+    with pytest.raises(ConfigError, match="no opinions to learn from"):
+        train.run(config, str(tmp_path / "run"))
 
 
 def test_what_was_trained_on_everything_has_no_own_test(data, restored, tmp_path):

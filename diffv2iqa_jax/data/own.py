@@ -76,4 +76,4 @@ def catalog(rows: list[Row], low: float, high: float, higher: bool, title: str) 
 def pool(folder: str | Path) -> tuple[list[Row], Set]:
     """All images below a folder, without opinions."""
     rows = readers.pool(Layout(folder))
-    return rows, Set(str(folder), len(rows), 0, 0, 1, True, "")
+    return rows, Set(Path(folder).name, len(rows), 0, 0, 1, True, "")

@@ -19,8 +19,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from absl import logging as absl_logging
-
 from diffv2iqa_jax.data import archives, catalog, own, readers
 from diffv2iqa_jax.data.catalog import SETS, LayoutError, NothingError, Row, Set
 from diffv2iqa_jax.data.layout import Layout
@@ -125,7 +123,6 @@ def mine(o: argparse.Namespace) -> dict:
 def _build(name: str, folder: str, spec: Set, rows: list[Row], **facts) -> dict:
     from diffv2iqa_jax.data import sets  # after all checks: TensorFlow takes seconds to import
 
-    absl_logging.set_verbosity(absl_logging.ERROR)
     return sets.build(name, folder, spec, rows, **facts)
 
 

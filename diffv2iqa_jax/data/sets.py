@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from absl import logging as absl_logging
 from PIL import Image, ImageOps
 
 from diffv2iqa_jax.data import catalog
@@ -153,13 +154,13 @@ def build(name: str, folder: str, spec: Set, rows: list[Row], *, upright=False, 
       name, folder (where its files lie), images (how many).
 
     Raises:
-      LayoutError: an image cannot be read; lists them.
+      LayoutError: an image cannot be read; names it.
     """
     own = facts(name, spec, rows, **more)
     config = SetConfig(
         name=catalog.plain(name), rows=tuple(rows), spec=spec, facts=own, upright=upright
     )
-    made = Diffv2iqaSets(config=config, data_dir=folder, file_format="tfrecord")
+    made = _make(config, folder)
     write(made)
     return {"name": name, "folder": str(made.data_path), "images": len(rows)}
 
@@ -170,6 +171,16 @@ def write(made: tfds.core.DatasetBuilder) -> None:
     local = tfds.download.DownloadConfig(try_download_gcs=False)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
         made.download_and_prepare(download_config=local)
+
+
+def _make(config: SetConfig, folder: str) -> Diffv2iqaSets:
+    """The builder, without TFDS's note that it was given a configuration."""
+    level = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        return Diffv2iqaSets(config=config, data_dir=folder, file_format="tfrecord")
+    finally:
+        absl_logging.set_verbosity(level)
 
 
 def content(image_HWC: np.ndarray) -> int:

@@ -109,6 +109,7 @@ def test_a_picture_that_cannot_be_read_leaves_nothing(release, tmp_path, capsys)
     code, _, err = run(capsys, "kadid10k", "--source", release, "--folder", tmp_path / "data")
     assert code == 2 and "I02_25_05.png: cannot identify image" in err
     assert not catalog.complete("kadid10k", str(tmp_path / "data"))
+    assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
 
 
 def test_a_score_beyond_the_scale_and_a_name_twice_are_said(release, tmp_path, capsys):
