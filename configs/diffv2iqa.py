@@ -3,27 +3,94 @@
   python -m diffv2iqa_jax.main --config configs/diffv2iqa.py:paper --workdir runs/quality \\
       --config.restorer.run=runs/restore
 
-`paper` is the published figure, `release` the authors' later code. A row is what it changes.
+`paper` is the published figure, `release` the authors' later code. The other rows are an ablation
+table: each is what it changes of `paper`, or of `release` where its name says so.
 Values marked OPEN are not fixed by the paper; the choice made here is said beside them.
 """
 
 from ml_collections import ConfigDict
 
 from configs import restore
-from diffv2iqa_jax.config import override
+from diffv2iqa_jax.config import override, pick
 
+RELEASE = {
+    "model.w2": 5.0,
+    "model.share_tabs": True,
+    "model.branches.difference.form": "logits",
+    "model.branches.difference.absolute": True,
+    "model.branches.difference.width": 32,
+    "model.branches.difference.normalise": "half",
+    "model.branches.difference.resnet.classes": 1000,
+    "optim.frozen": "^restorer",
+    "restorer.changes": {"views_dtype": "uint8"},
+}
+SELECT = "model.branches.guidance.select"
+COMPARE = "model.branches.difference.compare"
+# What each subset of the restored views leaves: the ViT blocks of each view, and the three views
+# whose differences are query, key and value. The image itself is always looked at.
+SUBSETS = {
+    "y0": (((6, 7, 8, 9), (6, 7)), (1, 1, 1)),
+    "yt1": (((6, 7, 8, 9), (), (8,)), (2, 2, 2)),
+    "yt2": (((6, 7, 8, 9), (), (), (9,)), (3, 3, 3)),
+    "y0_yt1": (((6, 7, 8, 9), (6, 7), (8,)), (1, 2, 2)),
+    "y0_yt2": (((6, 7, 8, 9), (6, 7), (), (9,)), (1, 3, 3)),
+    "yt1_yt2": (((6, 7, 8, 9), (), (8,), (9,)), (2, 3, 3)),
+}
 ROWS = {
     "paper": {},
-    "release": {
-        "model.w2": 5.0,
-        "model.share_tabs": True,
-        "model.branches.difference.form": "logits",
-        "model.branches.difference.absolute": True,
-        "model.branches.difference.width": 32,
-        "model.branches.difference.normalise": "none",
-        "model.branches.difference.resnet.classes": 1000,
+    "release": RELEASE,
+    # Parts.
+    "no_guidance": {"model.branches.guidance": None},
+    "no_difference": {"model.branches.difference": None},
+    "no_noise_embedding": {"model.branches.guidance.noise_width": 0},
+    "wide_noise_embedding": {"model.branches.guidance.noise_width": 768},
+    "no_scramble": {
+        "model.branches.guidance.tab.scramble": False,
+        "model.branches.difference.tab.scramble": False,
+    },
+    # Views.
+    **{f"views_{k}": {SELECT: v[0], COMPARE: v[1]} for k, v in SUBSETS.items()},
+    "layers_early": {SELECT: ((2, 3, 4, 5), (2, 3), (4,), (5,))},
+    "layers_late": {SELECT: ((8, 9, 10, 11), (8, 9), (10,), (11,))},
+    "layers_all_views": {SELECT: ((6, 7, 8, 9),) * 4},
+    # What is done with the differences.
+    "concat": {"model.branches.difference.mix": "concat"},
+    "plain_difference": {"model.branches.difference.mix": "difference"},
+    "absolute": {"model.branches.difference.absolute": True},
+    "release_signed": {**RELEASE, "model.branches.difference.absolute": False},
+    "release_own_tabs": {**RELEASE, "model.share_tabs": False},
+    # Weights.
+    "trained_backbones": {
         "optim.frozen": "^restorer",
-        "restorer.changes": {"views_dtype": "uint8"},
+        "model.branches.difference.resnet.norm": "batch",
+    },
+    "w2_5": {"model.w2": 5.0},
+    "w2_learned": {"model.w2": "learned"},
+    # The restorer, as trained by stage 1 or another.
+    "steps_10": {"restorer.changes": dict(sampling=dict(steps=10, keep=(1, 2)))},
+    "ddim_10": {"restorer.changes": dict(sampling=dict(steps=10, keep=(1, 2), sampler="ddim"))},
+    "noisier_states": {"restorer.changes": dict(sampling=dict(keep=(15, 30)))},
+    "autoencoder": {"restorer.run": "runs/vcr"},  # a run of configs/vcrnet.py:restoration
+    "no_restorer": {
+        "restorer": dict(kind="none"),
+        "model.branches.difference": None,
+        SELECT: ((6, 7, 8, 9),),
+        "optim.frozen": "/vit/",
+    },
+    # Training.
+    "loss_l1": {"loss": "l1"},
+    "loss_huber": {"loss": "huber"},
+    "no_flip": {"data.pp_train": "crop({size})"},
+    "vertical_flip": {"data.pp_train": "crop({size})|vertical_flip(0.7)"},
+    "wave": {"optim.schedule": "wave", "optim.period": 100},
+    "release_training": {
+        **RELEASE,
+        "data.pp_train": "crop({size})|vertical_flip(0.7)",
+        "data.pp_test": "random_crops({size}, 1)",
+        "data.batch": 4,
+        "optim.schedule": "wave",
+        "optim.period": 100,
+        "optim.average": 0.0,
     },
 }
 
@@ -50,6 +117,7 @@ def get_config(row: str = "paper") -> ConfigDict:
             guidance=dict(
                 # Blocks (from 0) of x_dis, y_0, y_t1, y_t2.
                 select=((6, 7, 8, 9), (6, 7), (8,), (9,)),
+                normalise="half",  # pixels in [-1, 1]
                 noise_width=192,  # OPEN: the figure draws it as wide as a feature (768)
                 reduce=(2304, 768),
                 width=384,
@@ -71,6 +139,9 @@ def get_config(row: str = "paper") -> ConfigDict:
             difference=dict(
                 form="stages",
                 positions=784,  # of form "logits": what the shared TABs attend over
+                tabs=2,  # of form "logits", where the guidance branch shares none
+                compare=(1, 2, 3),  # the views whose differences are query, key and value
+                mix="rtab",
                 absolute=False,  # OPEN: the figure draws a plain minus
                 width=None,  # OPEN: the features' own 2048
                 normalise="imagenet",
@@ -81,11 +152,13 @@ def get_config(row: str = "paper") -> ConfigDict:
             ),
         ),
     )
+    c.pretrained = dict(model="", vit="", resnet="")  # converted files or runs to start from
     c.loss = "mse"
     c.optim = dict(
         name="adam",
         lr=1e-5,
-        schedule="cosine",  # once over the run; MANIQA's wave has a period of 100 steps
+        schedule="cosine",  # once over the run; the originals' is "wave" with a period of 100
+        period=0,
         warmup=0,
         steps=100_000,  # OPEN: the release trains for up to 300 epochs
         weight_decay=1e-5,  # coupled, as PyTorch's Adam has it
@@ -96,4 +169,4 @@ def get_config(row: str = "paper") -> ConfigDict:
     )
     c.every = dict(log=100, evaluate=2_000, save=1_000)
     c.evaluate = dict(val_images=100_000, examples=4, baselines=True)
-    return override(c, ROWS[row])
+    return override(c, pick(ROWS, row))

@@ -48,6 +48,7 @@ def stage1() -> ConfigDict:
                 image_size=64,
                 groups=4,
                 dropout=0.0,
+                embedding="level",
                 zero_final=True,
             ),
             "restorer.prediction": "x0",
@@ -67,6 +68,7 @@ def stage2() -> ConfigDict:
     tab = dict(scramble=False, block=None, dropout=0.0)
     guidance = dict(
         select=((0, 1), (1,), (1,), (1,)),
+        normalise="half",
         noise_width=8,
         reduce=(24,),
         width=24,
@@ -98,9 +100,9 @@ def stage2() -> ConfigDict:
             "model.branches.difference.width": 32,
             "model.branches.difference.positive": False,
             "model.branches.difference.dropout": 0.0,
-            "optim.steps": 3000,
+            "optim.steps": 3600,
             "optim.frozen": "^restorer",
-            "every": dict(log=100, evaluate=1500, save=500),
+            "every": dict(log=100, evaluate=1800, save=600),
         },
     )
 

@@ -7,7 +7,7 @@ Values marked OPEN are not fixed by the paper; the choice made here is said besi
 
 from ml_collections import ConfigDict
 
-from diffv2iqa_jax.config import override
+from diffv2iqa_jax.config import override, pick
 
 ROWS = {
     "base": {},
@@ -41,8 +41,10 @@ def get_config(row: str = "base") -> ConfigDict:
             image_size=128,  # decides where attention is, not what can be fed
             groups=32,
             dropout=0.2,
+            embedding="level",
             zero_final=False,
         ),
+        conditional=True,
         schedule=dict(name="cosine", steps=2000),
         prediction="eps",
         residual=False,
@@ -59,10 +61,12 @@ def get_config(row: str = "base") -> ConfigDict:
         seed=0,  # of the chain's noise
         dtype="bfloat16",  # of the computation; parameters, norms and the chain are float32
     )
+    c.pretrained = dict(restorer="")  # a converted file or a run to start from
     c.optim = dict(
         name="adam",
         lr=1e-4,  # from scratch; 1e-5 when started from SR3's weights
         schedule="constant",
+        period=0,  # of the schedules that have one, in steps
         warmup=1000,  # OPEN: SR3 has none
         steps=1_000_000,
         weight_decay=0.0,
@@ -76,4 +80,4 @@ def get_config(row: str = "base") -> ConfigDict:
     c.evaluate = dict(val_images=256, examples=4, baselines=False)
     c.keep = 3
     c.tensorboard = True
-    return override(c, ROWS[row])
+    return override(c, pick(ROWS, row))

@@ -69,7 +69,8 @@ def _restorer(o) -> dict:
     keep = (max(1, o.steps // 10), max(2, o.steps // 5))
     chain = {"steps": o.steps, "spacing": "tabulate", "sampler": "ddpm", "keep": keep, "clip": True}
     target = {"prediction": "eps", "residual": False, "loss": "l1", "levels": "per_batch"}
-    fixed = {"kind": "diffusion", "schedule": {"name": "cosine", "steps": 2000}, "seed": 0}
+    fixed = {"kind": "diffusion", "conditional": True, "seed": 0}
+    fixed |= {"schedule": {"name": "cosine", "steps": 2000}}
     own = {"net": _net(o), "sampling": chain, "views_dtype": "float16", "dtype": o.dtype}
     return fixed | target | own
 

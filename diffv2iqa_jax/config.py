@@ -29,6 +29,13 @@ def override(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
     return config
 
 
+def pick(rows: dict[str, Any], name: str) -> Any:
+    """The row of a configuration's table. Raises ConfigError: names the nearest."""
+    if name not in rows:
+        raise ConfigError(f"row {name!r}: no such row{_near(name, rows)}")
+    return rows[name]
+
+
 def flat(config: dict, prefix: str = "") -> dict[str, Any]:
     """Nested dicts -> {dotted key: value}; an empty dict is a value."""
     out = {}

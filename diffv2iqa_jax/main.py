@@ -19,7 +19,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import plan, report, train
+from diffv2iqa_jax import plan, report, starts, train
 from diffv2iqa_jax.data import builder
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
@@ -75,7 +75,7 @@ def _stage1(stage: dict, config: dict) -> dict:
     if run is None:
         return stage
     if os.path.isdir(os.path.join(run, "checkpoints")) or "stages" not in config:
-        return plan.resolve(stage)[0]
+        return starts.resolve(stage)[0]
     settings = config["stages"][os.path.basename(run)]["restorer"]
     return {**stage, "restorer": settings}
 

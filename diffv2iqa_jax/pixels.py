@@ -4,6 +4,11 @@ import jax
 import jax.numpy as jnp
 
 STORED = ("float32", "float16", "uint8")
+# What pretrained nets expect of values in [0, 1]: (value - mean) / std.
+MEAN_STD = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),  # [-1, 1]: what is used inside
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
 
 
 def to_float(image: jax.Array) -> jax.Array:
@@ -11,6 +16,22 @@ def to_float(image: jax.Array) -> jax.Array:
     if jnp.issubdtype(image.dtype, jnp.floating):
         return image.astype(jnp.float32)
     return image.astype(jnp.float32) / 127.5 - 1.0
+
+
+def normalise(image: jax.Array, name: str) -> jax.Array:
+    """Values in [-1, 1] -> as a net wants them, by its name in MEAN_STD."""
+    if name == "half":
+        return image
+    mean, std = (jnp.array(x).reshape((1,) * (image.ndim - 1) + (3,)) for x in MEAN_STD[name])
+    return ((image + 1) / 2 - mean) / std
+
+
+def denormalise(image: jax.Array, name: str) -> jax.Array:
+    """The inverse of `normalise`."""
+    if name == "half":
+        return image
+    mean, std = (jnp.array(x).reshape((1,) * (image.ndim - 1) + (3,)) for x in MEAN_STD[name])
+    return (image * std + mean) * 2 - 1
 
 
 def to_uint8(image: jax.Array) -> jax.Array:

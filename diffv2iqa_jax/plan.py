@@ -8,26 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
 from diffv2iqa_jax.data import builder, pp
 from diffv2iqa_jax.data.example import example
-from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vit
-from diffv2iqa_jax.training import checkpoint, optim
+from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vcr, vit
+from diffv2iqa_jax.training import optim
 from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Task, Weights
 
 SECTIONS = {
     "data": ("name", "folder", "split", "fractions", "size", "pp_train", "pp_test")
     + ("batch", "cache"),
-    "optim": ("name", "lr", "schedule", "warmup", "steps", "weight_decay", "clip")
+    "optim": ("name", "lr", "schedule", "period", "warmup", "steps", "weight_decay", "clip")
     + ("frozen", "accumulate", "average"),
     "devices": ("map", "fsdp"),
     "every": ("log", "evaluate", "save"),
     "evaluate": ("val_images", "examples", "baselines"),
 }
-COMMON = ("task", "seed", "data", "restorer", "optim", "devices", "every", "evaluate", "keep")
+COMMON = ("task", "seed", "data", "restorer", "pretrained", "optim", "devices", "every")
+COMMON += ("evaluate", "keep", "tensorboard")
 OF_TASK = {"restoration": (), "quality": ("model", "loss")}
 RUN_KEYS = ("run", "changes", "cached", "folder")
 
@@ -41,7 +41,7 @@ def check(config: dict) -> None:
     task = config.get("task")
     if task not in OF_TASK:
         raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
-    only(config, "", (*COMMON, *OF_TASK[task], "tensorboard"))
+    only(config, "", (*COMMON, *OF_TASK[task]))
     for section, keys in SECTIONS.items():
         only(config[section], section, keys)
     for key in SECTIONS["every"]:
@@ -49,6 +49,8 @@ def check(config: dict) -> None:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
     optimiser(config)
     check_data(config["data"])
+    known = tasks.PARTS[task]
+    only({**dict.fromkeys(known), **config["pretrained"]}, "pretrained", tuple(known))
     if "run" in config["restorer"]:
         only(config["restorer"], "restorer", RUN_KEYS)
     else:
@@ -89,19 +91,21 @@ def check_restorer(settings: dict) -> None:
     kind = settings.get("kind")
     if kind not in restorers.RESTORERS:
         raise ConfigError(f"config.restorer.kind {kind!r}: known are {sorted(restorers.RESTORERS)}")
-    if "net" in settings and kind == "diffusion":
-        call(unet.UNet, "restorer.net", settings["net"], dtype="float32")
+    if "net" in settings and kind in NETS:
+        call(NETS[kind], "restorer.net", settings["net"], dtype="float32")
     rest = {k: v for k, v in settings.items() if k != "kind"}
-    if kind == "diffusion":
-        call(restorers.Diffusion, "restorer", rest)  # its fields, by name
+    if kind in restorers.FIELDS:
+        call(restorers.FIELDS[kind], "restorer", rest)  # by name
     call(restorers.RESTORERS[kind], "restorer", rest)
 
 
+NETS = {"diffusion": unet.UNet, "autoencoder": vcr.Restoration}
 PARTS = {
     "vit": (vit.ViT, {"taps": (0,)}),
     "resnet": (resnet.ResNet, {}),
     "swin": (swin.ScaleSwin, {}),
     "tab": (layers.TransposedAttention, {}),
+    "net": (vcr.VCRNet, {}),
 }
 
 
@@ -115,34 +119,6 @@ def check_model(settings: dict) -> None:
         for part, (module, given) in PARTS.items():
             if branch.get(part):
                 call(module, f"{where}.{part}", branch[part], dtype="float32", **given)
-
-
-def resolve(config: dict) -> tuple[dict, Weights | None]:
-    """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
-
-    Returns:
-      The resolved configuration, and that run's restorer weights (None: it names no run).
-    """
-    named = config["restorer"]
-    if "run" not in named:
-        return config, None
-    saved = checkpoint.Checkpoints(named["run"])
-    try:
-        stage1 = saved.config()
-    except FileNotFoundError as error:
-        raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
-    if stage1["task"] != "restoration":
-        raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
-    settings = configs.plain(
-        configs.override(configs.ConfigDict(stage1["restorer"]), configs.flat(named["changes"]))
-    )
-    check_restorer(settings)
-    like = shapes(tasks.restoration(restorer=settings), config["data"]["size"])
-    weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
-    # Whether views are of whole images or of crops: a scorer has to know.
-    origin = {"run": named["run"], "step": step, "cached": named["cached"]}
-    # On the host, so that it can go to any number of devices.
-    return {**config, "restorer": settings, "restorer_from": origin}, jax.device_get(weights)
 
 
 def make_task(config: dict) -> Task:
@@ -214,8 +190,7 @@ def _activations(task: Task, weights, config: dict, images: int) -> float:
     batch = example(config["data"]["size"])
     restorer = config["restorer"]
     if config["task"] == "quality" and restorer["kind"] != "none":
-        views = 1 + len(restorer["sampling"]["keep"])
-        shape = (1, views, *batch["image"].shape[1:])
+        shape = (1, restorers.count(**restorer) - 1, *batch["image"].shape[1:])
         batch["views"] = np.zeros(shape, restorer["views_dtype"])
     batch = {k: np.repeat(v, images, axis=0) for k, v in batch.items()}
     trainable, fixed = partition(weights.params, config["optim"]["frozen"])
@@ -238,11 +213,13 @@ def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
         net = unet.UNet(**restorer["net"], dtype=restorer["dtype"])
         params = weights.params if config["task"] == "restoration" else weights.params["restorer"]
         level = jax.ShapeDtypeStruct((1,), jnp.float32)
-        once = _flops(lambda p, x, a: net.apply({"params": p}, x, x, a), params, image, level)
+        condition = image if restorer["conditional"] else None
+        denoise = lambda p, c, x, a: net.apply({"params": p}, c, x, a)
+        once = _flops(denoise, params, condition, image, level)
         steps = restorer["sampling"]["steps"]
         out += [("denoiser, one step", once), (f"views, {steps} steps", steps * once)]
     if config["task"] == "quality":
-        views = 4 if restorer["kind"] != "none" else 1
+        views = restorers.count(**restorer)
         model = iqa.QualityModel(**_unblocked(config["model"]))
         of = {"params": weights.params["quality"], "batch_stats": weights.stats["quality"]}
         stack = jax.ShapeDtypeStruct((1, views, size, size, 3), jnp.float32)
@@ -255,6 +232,6 @@ def _unblocked(model: dict) -> dict:
     """The same model with its channel attention in one piece, for counting."""
     branches = {}
     for name, branch in model["branches"].items():
-        tab = {**(branch.get("tab") or {}), "block": None}
-        branches[name] = {**branch, "tab": tab}
+        tab = {"tab": {**branch["tab"], "block": None}} if branch.get("tab") else {}
+        branches[name] = {**branch, **tab}
     return {**model, "branches": branches}

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax.models.difference import IMAGENET_MEAN, IMAGENET_STD
+from diffv2iqa_jax import pixels
 from diffv2iqa_jax.models.efficientnet import STAGES
 from diffv2iqa_jax.models.iqa import QualityModel
 from diffv2iqa_jax.models.resnet import ResNet
@@ -26,8 +26,7 @@ from diffv2iqa_jax.types import Views, Weights
 
 # What the input of a net must be: (pixels in [0, 1] - mean) / std, per channel.
 NORMALISE = {
-    "half": {"mean": [0.5] * 3, "std": [0.5] * 3},  # that is, pixels in [-1, 1]
-    "imagenet": {"mean": list(IMAGENET_MEAN), "std": list(IMAGENET_STD)},
+    name: {"mean": list(mean), "std": list(std)} for name, (mean, std) in pixels.MEAN_STD.items()
 }
 
 # (inner, multipliers, res_blocks) of the published U-Nets -> what their weights do not tell.
@@ -160,7 +159,7 @@ def release(shapes: Shapes, *, scale=0.8, heads=None, w2=5.0) -> dict:
         "form": "logits",
         "absolute": True,
         "positions": shapes["difference/residual/kernel"][-1],
-        "normalise": "none",
+        "normalise": "half",
         "resnet": resnet(shapes.under("difference/resnet/")),
     }
     branches = {"guidance": guidance, "difference": difference}
@@ -302,6 +301,11 @@ def _resize(tensors: dict, at: str, image_size: int | None, patch: int | None) -
 def module(card: dict) -> nn.Module:
     """The net of a card, ready for `apply`."""
     return KINDS[card["kind"]].module(**card["settings"])
+
+
+def like(card: dict) -> Weights:
+    """Shapes of the weights that a card is for, whose nets see images alone."""
+    return _like(card["kind"], card["settings"], Shapes())
 
 
 def _like(kind: str, settings: dict, shapes: Shapes) -> Weights:

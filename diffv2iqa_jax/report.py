@@ -2,6 +2,7 @@
 
   python -m diffv2iqa_jax.report RUN [-o report.html]
   python -m diffv2iqa_jax.report RUN --figure out.png
+  python -m diffv2iqa_jax.report --ablation RUN RUN...
 
 RUN is the folder of one run, or a folder that holds the folders of its stages. Neither JAX
 nor TensorFlow is needed. Exit code 2: the folder cannot be reported on; nothing is written.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffv2iqa_jax import charts, pages
+from diffv2iqa_jax import ablation, charts, pages
 from diffv2iqa_jax.markup import known, number
 from diffv2iqa_jax.pages import TASKS, Run
 
@@ -90,21 +91,39 @@ def read(folder: str) -> list[Run]:
     return sorted((_run(p) for p in stages), key=lambda run: order.index(run.task))
 
 
+def judged(folder: str) -> Run:
+    """The quality stage of a folder, named as the user named the folder.
+
+    Raises:
+      ValueError: as `read`; or there is no such stage in it.
+    """
+    found = [run for run in read(folder) if run.task == "quality"]
+    if not found:
+        raise ValueError(f"{folder}: holds no quality run; give runs of stage 2")
+    return found[-1]._replace(name=folder)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m diffv2iqa_jax.report",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", help="folder of a run, or of its stages")
+    parser.add_argument("run", metavar="RUN", nargs="+", help="folder of a run, or of its stages")
     parser.add_argument("-o", "--output", help="the page to write (default: RUN/report.html)")
     parser.add_argument("--figure", metavar="PNG", help="write one picture instead of the page")
+    parser.add_argument("--ablation", action="store_true", help="table; the first RUN is the base")
     args = parser.parse_args(argv)
     try:
+        if args.ablation:
+            print(ablation.table([judged(run) for run in args.run]))
+            return 0
+        if len(args.run) > 1:
+            raise ValueError(f"{len(args.run)} runs: a page is of one; --ablation compares several")
         if args.figure:
-            print(headline_figure(args.run, args.figure))
+            print(headline_figure(args.run[0], args.figure))
         else:
-            print(write(args.run, args.output))
+            print(write(args.run[0], args.output))
     except (ValueError, OSError) as error:
         print(f"report: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

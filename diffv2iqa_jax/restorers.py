@@ -1,4 +1,4 @@
-"""Ways to get views of an image: by diffusion, none at all, or read from a cache."""
+"""Ways to get views of an image: by diffusion, an autoencoder, none at all, or from a cache."""
 
 import dataclasses
 from functools import partial
@@ -10,6 +10,7 @@ from diffv2iqa_jax import losses, pixels, rng
 from diffv2iqa_jax.diffusion import sampling as chains
 from diffv2iqa_jax.diffusion import schedule as schedules
 from diffv2iqa_jax.models.unet import UNet
+from diffv2iqa_jax.models.vcr import Restoration
 from diffv2iqa_jax.types import Batch, Params, Restorer, Views, Weights
 
 
@@ -18,7 +19,9 @@ class Diffusion:
     """SR3's conditional diffusion, the condition being the distorted image.
 
     Attributes:
-      net: settings of `models.unet.UNet`.
+      net: settings of `models.unet.UNet`. One of embedding "step" (DDPM) is trained on whole
+        steps, and told the trained step whose level is nearest.
+      conditional: show the net the distorted image; without it y_0 is any image at all.
       schedule: arguments of `diffusion.schedule.make`, for training.
       prediction: what the net puts out: "eps" (SR3), "x0" or "v".
       residual: the net's "x0" is what to add to the distorted image, not the whole image.
@@ -31,6 +34,7 @@ class Diffusion:
     """
 
     net: dict
+    conditional: bool
     schedule: dict
     prediction: str
     residual: bool
@@ -58,6 +62,8 @@ class Diffusion:
                 raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(known)}")
         if self.residual and self.prediction != "x0":
             raise ValueError(f"residual with prediction {self.prediction!r}: only 'x0' can be one")
+        if self.residual and not self.conditional:
+            raise ValueError("residual without conditional: there is no image to add to")
         needed = {"steps", "spacing", "sampler", "keep", "clip"}
         if set(self.sampling) != needed:
             raise ValueError(f"sampling {sorted(self.sampling)}: must be exactly {sorted(needed)}")
@@ -67,11 +73,24 @@ class Diffusion:
 
     def init(self, key: jax.Array, batch: Batch) -> Weights:
         x = pixels.to_float(batch["image"])
-        return Weights(self.unet.init(key, x, x, jnp.ones(x.shape[0]))["params"], {})
+        condition = x if self.conditional else None
+        return Weights(self.unet.init(key, condition, x, jnp.ones(x.shape[0]))["params"], {})
 
-    def apply(self, params: Params, condition, y, level_B, **kwargs) -> jax.Array:
-        out = self.unet.apply({"params": params}, condition, y, level_B, **kwargs)
-        return condition + out if self.residual else out
+    def apply(self, params: Params, image, y, level_B, **kwargs) -> jax.Array:
+        """The net's output for states y at these levels; `residual` is added."""
+        condition = image if self.conditional else None
+        told_B = self._steps(level_B) if self._tells_steps else level_B
+        out = self.unet.apply({"params": params}, condition, y, told_B, **kwargs)
+        return image + out if self.residual else out
+
+    @property
+    def _tells_steps(self) -> bool:
+        return self.unet.embedding == "step"
+
+    def _steps(self, level_B: jax.Array) -> jax.Array:
+        """The trained steps, from 0, whose levels are nearest to these."""
+        level_T = jnp.asarray(schedules.make(**self.schedule).level[1:], jnp.float32)
+        return jnp.argmin(jnp.abs(level_T[None] - level_B[:, None]), axis=1)
 
     def loss_of(self, weights: Weights, batch: Batch, key: jax.Array):
         y0, condition = (pixels.to_float(batch[k]) for k in ("reference", "image"))
@@ -83,7 +102,8 @@ class Diffusion:
         else:
             share_B = rng.uniform(keys_of("step"))
             step_B = 1 + jnp.floor(share_B * len(trained)).astype(jnp.int32)
-        level_B = chains.continuous_level(trained, step_B, rng.uniform(keys_of("level")))
+        between_B = jnp.ones(len(y0)) if self._tells_steps else rng.uniform(keys_of("level"))
+        level_B = chains.continuous_level(trained, step_B, between_B)
         eps = rng.normal(keys_of("eps"), y0.shape[1:])
         y = chains.diffuse(y0, eps, level_B)
         dropout = {"dropout": rng.dropout(key, batch)}
@@ -137,6 +157,76 @@ def _pad(image_BHWC: jax.Array, multiple: int) -> jax.Array:
     return jnp.pad(image_BHWC, ((0, 0), (0, short[0]), (0, short[1]), (0, 0)), mode=mode)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Autoencoder:
+    """VCRNet's restoration: one pass, no chain. Its noisy states are y_0 with noise added.
+
+    Attributes:
+      net: settings of `models.vcr.Restoration`.
+      loss: between the restored image and its reference, in [-1, 1], one of `losses.LOSSES`.
+      noise: standard deviations in (0, 1) of the noise in each kept state, as a chain's state
+        sqrt(1 - s^2) y_0 + s eps would carry it; () keeps none.
+      views_dtype, seed, dtype: as in `Diffusion`.
+    """
+
+    net: dict
+    loss: str
+    noise: tuple[float, ...]
+    views_dtype: str
+    seed: int
+    dtype: str
+
+    @property
+    def restoration(self) -> Restoration:
+        return Restoration(**self.net, dtype=self.dtype)
+
+    def check(self) -> None:
+        for name in ("loss", "views_dtype"):
+            if getattr(self, name) not in CHOICES[name]:
+                known = list(CHOICES[name])
+                raise ValueError(f"{name} {getattr(self, name)!r}: known are {known}")
+        if not all(0 < s < 1 for s in self.noise):
+            raise ValueError(f"noise {tuple(self.noise)}: deviations must lie between 0 and 1")
+
+    def init(self, key: jax.Array, batch: Batch) -> Weights:
+        made = self.restoration.init(key, _pad(pixels.to_float(batch["image"]), 16))
+        return Weights(made["params"], made["batch_stats"])
+
+    def restore(self, weights: Weights, image: jax.Array, **kwargs):
+        """Restored image, and what changed of the statistics where they are mutable."""
+        h, w = image.shape[1:3]
+        x = pixels.normalise(_pad(image, 16), "imagenet")
+        variables = {"params": weights.params, "batch_stats": weights.stats}
+        out = self.restoration.apply(variables, x, **kwargs)
+        (restored, _), changed = out if "mutable" in kwargs else (out, {})
+        return pixels.denormalise(restored[:, :h, :w], "imagenet"), changed
+
+    def loss_of(self, weights: Weights, batch: Batch, key: jax.Array):
+        y0, image = (pixels.to_float(batch[k]) for k in ("reference", "image"))
+        out, changed = self.restore(weights, image, train=True, mutable=["batch_stats"])
+        error = losses.LOSSES[self.loss](out - y0)
+        return jnp.mean(error, axis=(1, 2, 3)), changed.get("batch_stats", weights.stats)
+
+    def views(self, weights: Weights, batch: Batch) -> Views:
+        image = pixels.to_float(batch["image"])
+        y0 = jnp.clip(self.restore(weights, image)[0], -1.0, 1.0)
+        key_B = rng.per_image(rng.stream(self.seed, "views"), batch["content"])
+        made = [y0]
+        for place, deviation in enumerate(self.noise):
+            keys = jax.vmap(jax.random.fold_in, (0, None))(key_B, place)
+            level_B = jnp.full(len(y0), (1 - deviation**2) ** 0.5)
+            made.append(chains.diffuse(y0, rng.normal(keys, y0.shape[1:]), level_B))
+        made = pixels.to_float(pixels.store(jnp.stack(made, axis=1), self.views_dtype))
+        return Views(jnp.concatenate([image[:, None], made], axis=1))
+
+
+def autoencoder(**settings) -> Restorer:
+    """The restorer of these settings (see `Autoencoder`), checked."""
+    made = Autoencoder(**settings)
+    made.check()
+    return Restorer(made.init, made.loss_of, made.views)
+
+
 def none() -> Restorer:
     """No restoration: the distorted image is the only view (MANIQA)."""
 
@@ -159,7 +249,15 @@ def cached(inner: Restorer) -> Restorer:
     return inner._replace(views=views)
 
 
-RESTORERS = {"diffusion": diffusion, "none": none}
+RESTORERS = {"diffusion": diffusion, "autoencoder": autoencoder, "none": none}
+FIELDS = {"diffusion": Diffusion, "autoencoder": Autoencoder}  # the kinds with settings
+
+
+def count(kind: str, **settings) -> int:
+    """How many views of an image there are, the image itself among them."""
+    if kind == "none":
+        return 1
+    return 2 + len(settings["sampling"]["keep"] if kind == "diffusion" else settings["noise"])
 
 
 def make(kind: str, **settings) -> Restorer:

@@ -48,7 +48,8 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
         )
 
     def apply(weights: Weights, batch: Batch, **kwargs):
-        of = lambda name: Weights(weights.params[name], weights.stats[name])
+        # A part without parameters is not there: paths of a state lead to leaves only.
+        of = lambda name: Weights(weights.params.get(name, {}), weights.stats.get(name, {}))
         views = jax.lax.stop_gradient(r.views(of("restorer"), batch))
         q = of("quality")
         return views, net.apply({"params": q.params, "batch_stats": q.stats}, views, **kwargs)
@@ -68,3 +69,15 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
 
 
 TASKS = {"restoration": restoration, "quality": quality}
+
+# What can start from pretrained weights -> where it lies in a task's weights; "" is the whole.
+PARTS = {
+    "restoration": {"restorer": ""},
+    "quality": {
+        "model": "quality",
+        "vit": "quality/guidance/vit",
+        "resnet": "quality/difference/resnet",
+        "vcrnet": "quality/vcrnet/net",
+        "vcrnet_restoration": "quality/vcrnet/net/restoration",
+    },
+}

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, views
+from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, starts, views
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.data import builder, pipeline, splits
-from diffv2iqa_jax.training import sharding, steps
+from diffv2iqa_jax.training import pretrained, sharding, steps
 from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
 from diffv2iqa_jax.training.logs import Log
 from diffv2iqa_jax.training.state import TrainState
@@ -57,9 +57,10 @@ def run(
     plan.check(config)
     devices = configs.call(sharding.make, "devices", config["devices"])
     plan.check_devices(config, devices.size)
-    resolved, stage1 = plan.resolve(config)
+    resolved, stage1 = starts.resolve(config)
     task = plan.make_task(resolved)
-    plan.shapes(task, config["data"]["size"], config["optim"]["frozen"])
+    like = plan.shapes(task, config["data"]["size"], config["optim"]["frozen"])
+    given = starts.parts(resolved, like)
     configs.claim(workdir, config)
     done = finished(workdir)
     if done and done["step"] >= config["optim"]["steps"] and mode == "train":
@@ -81,8 +82,10 @@ def run(
     frozen, seed = config["optim"]["frozen"], config["seed"]
     example = {k: v[:1] for k, v in next(data.train(0)).items()}
 
-    def create(key, stage1):
+    def create(key, stage1, given):
         weights = task.init(key, example)
+        for at, source in given.items():
+            weights = pretrained.place(weights, at, source)
         if stage1 is not None:
             weights = weights.replace(
                 params={**weights.params, "restorer": stage1.params},
@@ -90,7 +93,7 @@ def run(
             )
         return TrainState.create(weights, tx, frozen)
 
-    state = devices.init(create, rng.stream(seed, "init"), stage1)
+    state = devices.init(create, rng.stream(seed, "init"), stage1, given)
     checkpoints = Checkpoints(workdir, keep=config["keep"])
     saved = checkpoints.restore(devices.single(state), frozen)
     if saved is None and mode == "evaluate":
@@ -147,12 +150,15 @@ def run(
             log.write(step, evaluate.curve(kind, measure(state.weights(), data.val_ids)[1]))
             log.resume()
 
+    if mode == "train" and total == 0:  # weights from elsewhere become a run
+        checkpoints.save(devices.single(state), resolved)
+
     # The end: the test part, seen once, by the last weights. Nothing was selected on it.
     weights, step = state.weights(), int(jax.device_get(devices.single(state)).step)
     table, results = measure(weights, data.test_ids)
     results = {"task": kind, "step": step, "part": "test", **data.protocol(), **results}
     if kind == "quality" and config["evaluate"]["baselines"]:
-        untrained = devices.init(create, rng.stream(seed, "init"), stage1).weights()
+        untrained = devices.init(create, rng.stream(seed, "init"), stage1, given).weights()
         before = measure(untrained, data.test_ids)[1]["scores"]["score"]["srcc"]
         bars = baselines.srcc(data.test(data.test_ids))
         results["baselines"] = {"untrained": before, **bars}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, restorers
 from diffv2iqa_jax.data import pipeline
 from diffv2iqa_jax.types import Restorer, Weights
 
@@ -31,7 +31,7 @@ def describe(restorer: dict, weights: dict[str, str], data: str) -> dict:
 
 def stored(folder: str, restorer: dict) -> tuple[str, str, int]:
     """The views of a folder as the pipeline asks for them: folder, dtype, views per image."""
-    return folder, restorer["views_dtype"], 1 + len(restorer["sampling"]["keep"])
+    return folder, restorer["views_dtype"], restorers.count(**restorer) - 1
 
 
 def run(

@@ -1,6 +1,6 @@
 """Whole runs at the smallest size: configurations for the loop, on the tiny built-in data."""
 
-from configs import diffv2iqa, restore
+from configs import diffv2iqa, maniqa, restore
 from diffv2iqa_jax import config as configs
 from tests import tiny
 
@@ -47,3 +47,9 @@ def stage2(folder, run, row: str = "paper", **changes) -> dict:
     resnet = dict(c.model.branches.difference.resnet)
     narrow["model.branches.difference.resnet"] = {**resnet, "blocks": (1, 1), "width": 8}
     return small(c, folder, {**narrow, **changes})
+
+
+def maniqa_run(folder, **changes) -> dict:
+    """configs/maniqa.py: one branch, one view, no restorer."""
+    guidance = tiny.guidance(select=((0,),), noise_width=0, normalise="half")
+    return small(maniqa.get_config(), folder, {"model.branches.guidance": guidance, **changes})

@@ -19,17 +19,17 @@ LAYERS = [
     "table data.builder data.pp baselines charts evaluate",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.pipeline pages",
-    "models.guidance models.difference models.vcr views report",
-    "models.iqa restorers",
-    "tasks published",
+    "ablation models.guidance models.difference models.vcr",
+    "models.iqa restorers report",
+    "tasks published views",
     "plan bench convert judge",
-    "train objective export",
-    "scorer",
+    "starts objective export",
+    "train scorer",
     "main score",
     "bench_score",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
-CONFIG_READERS = {"config", "main", "plan"}
+CONFIG_READERS = {"config", "main", "plan", "starts"}
 
 
 def name_of(path):

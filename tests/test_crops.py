@@ -34,7 +34,7 @@ def theirs(text, image, content, views=None):
 
 
 def test_each_op_has_both_forms():
-    assert crops.OPS.keys() == pp.OPS.keys()
+    assert crops.OPS.keys() == pp.OPS.keys() - {"shrink"}  # makes what a restorer trains on
 
 
 @pytest.mark.parametrize("text", TEXTS)

@@ -35,3 +35,12 @@ def test_what_was_stored_is_stored_again_as_it_is(dtype):
     inside = jnp.abs(x) <= (1 if dtype == "uint8" else 3)
     error = jnp.abs(pixels.to_float(once) - x)[inside].max()
     assert error <= {"float32": 0, "float16": 2**-10, "uint8": 1.001 / 255}[dtype]
+
+
+def test_imagenet_values_become_normal_and_come_back():
+    mean, std = (np.array(x) for x in pixels.MEAN_STD["imagenet"])
+    image = jnp.asarray(2 * (mean + 3 * std) - 1, jnp.float32)[None, None, None]
+    np.testing.assert_allclose(pixels.normalise(image, "imagenet"), 3, rtol=1e-5)
+    for name in pixels.MEAN_STD:
+        back = pixels.denormalise(pixels.normalise(image, name), name)
+        np.testing.assert_allclose(back, image, atol=1e-6)

@@ -126,6 +126,81 @@ def test_levels_are_drawn_for_the_batch_or_for_each_image():
     assert spread["per_batch"] < 0.03 < 0.05 < spread["per_image"]
 
 
+def test_without_its_condition_a_net_never_sees_the_image():
+    """The start noise is the content's: other pixels of the same content restore alike."""
+    batch = tiny.batch()
+    for conditional in (True, False):
+        restorer = restorers.make(**tiny.restorer(conditional=conditional))
+        run = jax.jit(restorer.views)
+        own = weights(restorer)
+        other = batch | {"image": 255 - batch["image"]}
+        one, two = (run(own, b).image_BVHWC[:, 1:] for b in (batch, other))
+        assert bool(jnp.all(one == two)) != conditional
+
+
+def test_a_net_told_steps_is_told_those_it_was_trained_on():
+    made = restorers.Diffusion(**without_kind(tiny.restorer(net={"embedding": "step"})))
+    trained = made.chain().level[1:]  # 4 of 100 steps
+    full = restorers.schedules.make(**made.schedule).level[1:]
+    told = np.asarray(made._steps(jnp.asarray(trained, jnp.float32)))
+    np.testing.assert_array_equal(told, [np.abs(full - level).argmin() for level in trained])
+    every = jnp.asarray(full, jnp.float32)
+    np.testing.assert_array_equal(made._steps(every), np.arange(100))
+
+
+def test_a_net_told_steps_learns_at_their_exact_levels(monkeypatch):
+    restorer = restorers.make(**tiny.restorer(net={"embedding": "step", "multipliers": (1,)}))
+    seen = []
+    monkeypatch.setattr(
+        restorers.chains, "diffuse", lambda y, eps, level_B: seen.append(level_B) or y
+    )
+    restorer.loss(weights(restorer), tiny.batch(), KEY)
+    levels = restorers.schedules.make("cosine", 100).level[1:].astype(np.float32)
+    assert len(set(np.asarray(seen[0]).tolist())) > 1
+    assert np.all(np.isin(seen[0], levels))
+
+
+AUTOENCODER = {
+    "kind": "autoencoder",
+    "net": {"width": 2},
+    "loss": "l1",
+    "noise": (0.3, 0.6),
+    "views_dtype": "float32",
+    "seed": 0,
+    "dtype": "float32",
+}
+
+
+def without_kind(settings):
+    return {k: v for k, v in settings.items() if k != "kind"}
+
+
+def test_an_autoencoder_restores_in_one_pass_and_adds_noise():
+    restorer = restorers.make(**AUTOENCODER)
+    own, run = weights(restorer), jax.jit(restorer.views)
+    batch = tiny.batch(count=4) | {"image": tiny.batch(count=4, size=20)["image"]}
+    made = np.asarray(run(own, batch).image_BVHWC)
+    assert made.shape == (4, restorers.count(**AUTOENCODER), 20, 20, 3)
+    assert np.abs(made[:, 1]).max() <= 1
+    for view, deviation in ((2, 0.3), (3, 0.6)):
+        noise = made[:, view] - (1 - deviation**2) ** 0.5 * made[:, 1]
+        np.testing.assert_allclose(noise.std(), deviation, rtol=0.05)
+    order = np.array([2, 0, 3, 1])
+    np.testing.assert_allclose(run(own, take(batch, order)).image_BVHWC, made[order], **CLOSE)
+
+
+def test_an_autoencoder_learns_and_keeps_its_statistics():
+    restorer = restorers.make(**AUTOENCODER)
+    own, batch = weights(restorer), tiny.batch()
+    # BatchNorm averages over the mapped axis of a training step.
+    mapped = jax.vmap(lambda b: restorer.loss(own, b, KEY), axis_name="data")
+    split = {k: x.reshape(2, 4, *x.shape[1:]) for k, x in batch.items()}
+    loss, stats = jax.jit(mapped)(split)
+    assert loss.shape == (2, 4) and np.all(loss > 0)
+    changed = jax.tree.map(lambda new, old: bool(np.any(new[0] != old)), stats, own.stats)
+    assert all(jax.tree.leaves(changed))
+
+
 def test_without_a_restorer_the_image_is_the_only_view():
     restorer, batch = restorers.make("none"), tiny.batch()
     empty = restorer.init(jax.random.key(0), batch)
@@ -150,10 +225,13 @@ def test_without_a_restorer_the_image_is_the_only_view():
         ({"sampling": {"sampler": "heun"}}, "sampler 'heun': known are"),
         ({"sampling": {"eta": 0.0}}, r"sampling \[.*'eta'.*\]: must be exactly"),
         ({"sampling": {"steps": 101, "spacing": "quad"}}, r"\[1, 100\], the trained steps"),
+        ({"conditional": False, "prediction": "x0", "residual": True}, "no image to add to"),
+        (AUTOENCODER | {"noise": (0.3, 1.0)}, "must lie between 0 and 1"),
+        (AUTOENCODER | {"loss": "l3"}, "loss 'l3': known are"),
         ({"net": {"groups": 3}}, "groups 3: does not divide"),
         ({"net": {"attn_res": (5,)}}, r"attn_res \[5\]: .*\[16, 8\]"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        restorers.make(**tiny.restorer(**changes))
+        restorers.make(**(changes if "noise" in changes else tiny.restorer(**changes)))

@@ -18,7 +18,7 @@ TASKS = {
     "quality": tasks.quality(restorer=RESTORER, model=tiny.model(w2="learned"), loss="huber"),
 }
 FROZEN = {"restoration": "", "quality": "^restorer/|/vit/"}
-ADAM = {"name": "adam", "lr": 1e-2, "schedule": "constant", "warmup": 0, "steps": 20}
+ADAM = {"name": "adam", "lr": 1e-2, "schedule": "constant", "period": 0, "warmup": 0, "steps": 20}
 
 
 @functools.cache

@@ -30,6 +30,7 @@ def restorer(*, net: dict | None = None, sampling: dict | None = None, **changes
     return {
         "kind": "diffusion",
         "net": net,
+        "conditional": True,
         "schedule": {"name": "cosine", "steps": 100},
         "prediction": "eps",
         "residual": False,

@@ -93,14 +93,28 @@ def resize(size: int) -> Op:
     """The whole picture scaled to (size, size), bicubic with antialiasing; not for views."""
     crops.check_size("resize", size)
 
-    def scaled(x: tf.Tensor) -> tf.Tensor:
-        x = tf.image.resize(x, (size, size), "bicubic", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
-
     def op(ex: Example) -> Example:
         if "views" in ex:
             raise ValueError(f"resize({size}): stored views cannot be resized; crop instead")
-        return _on_pictures(ex, scaled)
+        return _on_pictures(ex, lambda x: _scaled(x, (size, size)))
+
+    return op
+
+
+def shrink(factor: int) -> Op:
+    """The image becomes its reference, `factor` times smaller and as large again.
+
+    Both ways bicubic, antialiased, rounded to bytes: the condition of SR3's super-resolution.
+    """
+    crops.check_size("shrink", factor)
+
+    def op(ex: Example) -> Example:
+        if "reference" not in ex or "views" in ex:
+            raise ValueError(f"shrink({factor}): needs the reference, and no stored views")
+        h, w = _height_width(ex)
+        small = _scaled(ex["reference"], (tf.maximum(h // factor, 1), tf.maximum(w // factor, 1)))
+        image = tf.ensure_shape(_scaled(small, (h, w)), ex["reference"].shape)
+        return ex | {"image": image}
 
     return op
 
@@ -113,6 +127,7 @@ OPS = {
     "grid": grid,
     "random_crops": random_crops,
     "resize": resize,
+    "shrink": shrink,
 }
 
 
@@ -140,6 +155,11 @@ def parse(pipeline: str) -> Op:
 def seed_of(content: tf.Tensor) -> tf.Tensor:
     """A seed, int32 (2,), that is a function of the picture's CRC-32 alone."""
     return tf.stack([tf.bitcast(tf.cast(content, tf.uint32), tf.int32), 0])
+
+
+def _scaled(x: tf.Tensor, size: tuple) -> tf.Tensor:
+    x = tf.image.resize(x, size, "bicubic", antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(x), 0, 255), tf.uint8)
 
 
 def _on_pictures(ex: Example, change: Callable[[tf.Tensor], tf.Tensor]) -> Example:

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffv2iqa_jax import pixels
 from diffv2iqa_jax.models import layers
 from diffv2iqa_jax.models.swin import ScaleSwin
 from diffv2iqa_jax.models.vit import ViT
@@ -19,13 +20,14 @@ class Guidance(nn.Module):
     """ViT taps of each view + view embedding -> TABs -> Swin -> TABs -> Swin -> score.
 
     Attributes:
-      select: for each view the ViT blocks to use, in the order of `Views`.
+      select: for each view the ViT blocks to use, in the order of `Views`; () leaves it out.
       noise_width: width of the learned vector that marks a view's noise level; it is
         concatenated to the view's features. 0: none.
       reduce: widths of the 1 x 1 convolutions after the first TABs; the last is the first
         Swin's width.
       width: of the second Swin stage and of the heads.
       tabs: transposed attention blocks in each of the two stages.
+      normalise: of the ViT's input, one of `pixels.MEAN_STD`.
       tab, swin, vit: settings of these modules.
     """
 
@@ -34,6 +36,7 @@ class Guidance(nn.Module):
     reduce: tuple[int, ...] = (2304, 768)
     width: int = 384
     tabs: int = 2
+    normalise: str = "half"
     positive: bool = True
     dropout: float = 0.1
     tab: dict | None = None
@@ -41,25 +44,34 @@ class Guidance(nn.Module):
     vit: dict | None = None
     dtype: str = "float32"
 
+    def check(self) -> None:
+        """Raises ValueError for a normalisation that is not known and for no view at all."""
+        if self.normalise not in pixels.MEAN_STD:
+            known = list(pixels.MEAN_STD)
+            raise ValueError(f"normalise {self.normalise!r}: known are {known}")
+        if not any(self.select):
+            raise ValueError(f"select {self.select}: must name a block of some view")
+
     def features(self, views: Views) -> jax.Array:
         """Z: the chosen features of all views, side by side, (B, C, N)."""
         b, v, h, w, c = views.image_BVHWC.shape
         if v < len(self.select):
             raise ValueError(f"select {self.select}: names {len(self.select)} views, there are {v}")
-        used = views.image_BVHWC[:, : len(self.select)]
+        used = [view for view, chosen in enumerate(self.select) if chosen]
+        image = views.image_BVHWC[:, jnp.array(used)].reshape(-1, h, w, c)
         blocks = tuple(sorted({tap for taps in self.select for tap in taps}))
         vit = ViT(**{**(self.vit or {}), "taps": blocks}, dtype=self.dtype, name="vit")
-        taps, _, _ = vit(used.reshape(-1, h, w, c))
+        taps, _, _ = vit(pixels.normalise(image, self.normalise))
         by_block = {
-            block: tap.reshape(b, len(self.select), *tap.shape[1:])
+            block: tap.reshape(b, len(used), *tap.shape[1:])
             for block, tap in zip(blocks, taps, strict=True)
         }
         if self.noise_width:
             shape = (len(self.select), self.noise_width)
             embedding = self.param("noise_embedding", nn.initializers.zeros, shape)
         groups = []
-        for view, chosen in enumerate(self.select):
-            groups += [by_block[block][:, view] for block in chosen]
+        for place, view in enumerate(used):
+            groups += [by_block[block][:, place] for block in self.select[view]]
             if self.noise_width:
                 wide = (b, groups[-1].shape[1], self.noise_width)
                 groups.append(jnp.broadcast_to(embedding[view], wide).astype(groups[-1].dtype))
@@ -78,6 +90,7 @@ class Guidance(nn.Module):
         to_map = lambda x_BCN: layers.to_map(x_BCN.swapaxes(1, 2))
         to_channels = lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).swapaxes(1, 2)
 
+        self.check()
         z_BCN = self.features(views)
         first_tabs = first_tabs or [tab(name=f"tablock1_{i}") for i in range(self.tabs)]
         for attend in first_tabs:

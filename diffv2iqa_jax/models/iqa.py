@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from diffv2iqa_jax.models.difference import Difference
 from diffv2iqa_jax.models.guidance import Guidance
 from diffv2iqa_jax.models.layers import TransposedAttention
+from diffv2iqa_jax.models.vcr import VCRBranch
 from diffv2iqa_jax.types import Views
 
-BRANCHES = {"guidance": Guidance, "difference": Difference}
+BRANCHES = {"guidance": Guidance, "difference": Difference, "vcrnet": VCRBranch}
 
 
 class QualityModel(nn.Module):
@@ -52,6 +53,7 @@ class QualityModel(nn.Module):
             out |= {f"score_{name}": score, f"map_score_{name}": patches}
             out |= {f"map_weight_{name}": weights}
         w2 = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else self.w2
-        weight = {"guidance": 1.0, "difference": w2 if len(self.branches) > 1 else 1.0}
-        out["score"] = jnp.stack([weight[n] * out[f"score_{n}"] for n in self.branches]).sum(0)
+        weight = {"difference": w2} if len(self.branches) > 1 else {}
+        parts = [weight.get(name, 1.0) * out[f"score_{name}"] for name in self.branches]
+        out["score"] = jnp.stack(parts).sum(0)
         return out

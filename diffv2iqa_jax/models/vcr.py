@@ -9,8 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffv2iqa_jax import pixels
 from diffv2iqa_jax.models.efficientnet import STAGES, EfficientNet
 from diffv2iqa_jax.models.layers import Norm
+from diffv2iqa_jax.types import Views
 
 
 class PReLU(nn.Module):
@@ -172,3 +174,22 @@ class VCRNet(nn.Module):
         x = drop(prelu(nn.Dense(self.hidden, name="fc1")(x_BD)))
         x = prelu(nn.Dense(self.hidden, name="fc2")(x))
         return nn.Dense(1, name="fc3")(x)[:, 0].astype(jnp.float32)
+
+
+class VCRBranch(nn.Module):
+    """VCRNet as the branch of a quality model: it judges the image by a restoration of its own.
+
+    Attributes:
+      net: settings of VCRNet.
+    """
+
+    net: dict | None = None
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, views: Views, first_tabs=None, *, train: bool = False):
+        """Returns (score (B,), the same as a map of one position, its weight 1)."""
+        image = pixels.normalise(views.image_BVHWC[:, 0], "imagenet")
+        score, _ = VCRNet(**(self.net or {}), dtype=self.dtype, name="net")(image, train=train)
+        one = score[:, None, None]
+        return score, one, jnp.ones_like(one)

@@ -169,13 +169,15 @@ class Checkpoints:
         if shapes != {k: form(v) for k, v in want.items()}:
             self._misfit(step, shapes, {k: form(v) for k, v in want.items()})
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        handler = ocp.StandardCheckpointer()
+        handler, why = ocp.StandardCheckpointer(), None
         try:
             tree = handler.restore(self._folder / str(step) / item, target=target)
         except Exception as error:  # tensorstore raises whatever the damage looks like
-            raise Damaged(str(error).splitlines()[0][:200]) from error
+            why = str(error).splitlines()[0][:200]
         finally:
             handler.close()
+        if why is not None:  # without the cause: its traceback holds Orbax's unfinished reads
+            raise Damaged(why)
         bad = [k for k, v in digest(tree).items() if want[k] != v]
         if bad:
             raise Damaged(f"{len(bad)} of {len(want)} arrays differ from their digest: {bad[:3]}")

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 OPTIMISERS = {
@@ -14,16 +15,28 @@ OPTIMISERS = {
 
 
 def learning_rate(
-    *, lr: float, schedule: str, warmup: int, steps: int
+    *, lr: float, schedule: str, period: int, warmup: int, steps: int
 ) -> Callable[[jax.Array], jax.Array]:
-    """Step -> learning rate: a linear warm-up, then "constant" or "cosine" down to 0."""
+    """Step -> learning rate: a linear warm-up to `lr`, then the schedule.
+
+    Args:
+      schedule: "constant"; "cosine", down to 0 over the run; "wave", a cosine from `lr` to 0 and
+        back in every `period` steps (MANIQA's, whose period is 100); "stairs", a tenth of it
+        after every `period` steps (VCRNet's).
+      period: in steps; 0 where the schedule has none.
+    """
+    wave = lambda step: lr * 0.5 * (1 + jnp.cos(2 * jnp.pi * step / period))
     known = {
         "constant": lambda: optax.schedules.constant_schedule(lr),
         "cosine": lambda: optax.schedules.cosine_decay_schedule(lr, max(steps - warmup, 1)),
+        "wave": lambda: wave,
+        "stairs": lambda: lambda step: lr * 0.1 ** (step // period),
     }
     if schedule not in known:
         raise ValueError(f"optim.schedule {schedule!r}: known are {sorted(known)}")
-    if not 0 <= warmup <= steps:
+    if (period > 0) != (schedule in ("wave", "stairs")):
+        raise ValueError(f"optim.period {period}: 'wave' and 'stairs' need one, others take 0")
+    if steps and not 0 <= warmup <= steps:
         raise ValueError(f"optim.warmup {warmup}: must lie in [0, {steps}], the steps of the run")
     rise = optax.schedules.linear_schedule(0.0 if warmup else lr, lr, max(warmup, 1))
     return optax.schedules.join_schedules([rise, known[schedule]()], [warmup])
@@ -34,6 +47,7 @@ def make(
     name: str,
     lr: float,
     schedule: str,
+    period: int,
     warmup: int,
     steps: int,
     weight_decay: float,
@@ -48,6 +62,6 @@ def make(
     """
     if name not in OPTIMISERS:
         raise ValueError(f"optim.name {name!r}: known are {sorted(OPTIMISERS)}")
-    rate = learning_rate(lr=lr, schedule=schedule, warmup=warmup, steps=steps)
+    rate = learning_rate(lr=lr, schedule=schedule, period=period, warmup=warmup, steps=steps)
     tx = OPTIMISERS[name](rate, weight_decay)
     return (optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx), rate

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from diffv2iqa_jax.data import pp
 
@@ -99,6 +100,20 @@ def test_resize_keeps_flat_colour_and_refuses_views():
     assert out.shape == (20, 20, 3) and out.dtype == tf.uint8 and (np.asarray(out) == 200).all()
     with pytest.raises(ValueError, match="views cannot be resized"):
         run("resize(20)")
+
+
+def test_shrinking_is_bicubic_as_pillow_does_it():
+    reference = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    ex = {"image": reference * 0, "reference": reference}
+    out = pp.parse("shrink(4)")({k: tf.constant(x) for k, x in ex.items()})
+    np.testing.assert_array_equal(out["reference"], reference)
+    small = Image.fromarray(reference).resize((12, 8), Image.BICUBIC)
+    want = np.asarray(small.resize((48, 32), Image.BICUBIC), int)
+    # Pillow rounds after each of the two axes.
+    assert np.abs(np.asarray(out["image"], int) - want).max() <= 3
+    assert np.abs(np.asarray(out["image"], int) - want).mean() < 0.6
+    with pytest.raises(ValueError, match="needs the reference"):
+        run("shrink(2)")
 
 
 def test_nothing_is_done_by_an_empty_pipeline():

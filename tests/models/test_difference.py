@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.models.difference import Difference, imagenet
+from diffv2iqa_jax.models.difference import Difference
 from diffv2iqa_jax.models.layers import TransposedAttention
 from diffv2iqa_jax.types import Views
 from tests import tiny
@@ -27,13 +27,14 @@ class Logits(nn.Module):
         return Difference(**LOGITS)(views, [TransposedAttention(dropout=0.0)])
 
 
-def test_imagenet_values_become_normal():
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    pixel = (2 * (mean + 3 * std) - 1).astype(np.float32)
-    np.testing.assert_allclose(imagenet(pixel[None, None, None]), 3, rtol=1e-5)
+MORE = [
+    Difference(**tiny.difference(mix="concat")),
+    Difference(**tiny.difference(mix="difference")),
+    Difference(**LOGITS, tabs=1),  # of its own
+]
 
 
-@pytest.mark.parametrize("branch", [Stages(), Logits()])
+@pytest.mark.parametrize("branch", [Stages(), Logits(), *MORE])
 def test_every_view_matters_and_images_do_not_meet(branch):
     variables = tiny.variables(branch, Views(IMAGE))
     run = jax.jit(lambda image: branch.apply(variables, Views(image)))
@@ -51,11 +52,32 @@ def test_settings_and_views_that_do_not_fit_are_refused():
     init = lambda branch, views: jax.eval_shape(
         branch.init, jax.random.key(0), Views(jnp.zeros((1, views, 16, 16, 3)))
     )
-    with pytest.raises(ValueError, match="compares 4 views, there are 3"):
+    with pytest.raises(ValueError, match="there are views 0 to 2 only"):
         init(Difference(**tiny.difference()), 3)
     with pytest.raises(ValueError, match=r"form 'map': known are \['stages', 'logits'\]"):
         init(Difference(**tiny.difference(form="map")), 4)
     with pytest.raises(ValueError, match="normalise 'mean': known are"):
         init(Difference(**tiny.difference(normalise="mean")), 4)
-    with pytest.raises(ValueError, match="guidance branch's TABs: share them"):
-        init(Difference(**LOGITS), 4)
+    with pytest.raises(ValueError, match=r"mix 'sum': known are \['rtab', 'concat', 'differ"):
+        init(Difference(**tiny.difference(mix="sum")), 4)
+    with pytest.raises(ValueError, match="three views from 1"):
+        init(Difference(**tiny.difference(compare=(0, 1, 2))), 4)
+
+
+def test_only_the_compared_views_are_looked_at():
+    branch = Difference(**tiny.difference(compare=(1, 1, 3)))
+    variables = tiny.variables(branch, Views(IMAGE))
+    run = jax.jit(lambda image: branch.apply(variables, Views(image))[0])
+    changed = [bool(np.any(run(IMAGE.at[:, v].multiply(-1)) != run(IMAGE))) for v in range(4)]
+    assert changed == [True, True, False, True]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_absolute_differences_forget_their_sign(absolute):
+    """With the mean difference alone, an image and its restoration may change places."""
+    settings = tiny.difference(mix="difference", compare=(1, 1, 1), absolute=absolute)
+    branch = Difference(**settings)
+    variables = tiny.variables(branch, Views(IMAGE))
+    score = jax.jit(lambda image: branch.apply(variables, Views(image))[0])
+    swapped = IMAGE[:, jnp.array([1, 0, 2, 3])]
+    assert np.allclose(score(swapped), score(IMAGE), rtol=1e-5) == absolute

@@ -49,3 +49,14 @@ def test_one_view_without_a_mark_has_no_parameter_for_it():
 def test_too_few_views_are_refused():
     with pytest.raises(ValueError, match="names 4 views, there are 2"):
         BRANCH.apply(VARIABLES, Views(VIEWS.image_BVHWC[:, :2]))
+
+
+def test_a_view_without_blocks_is_left_out():
+    branch = Guidance(**tiny.guidance(select=((0,), (), (0,), ())))
+    variables = tiny.variables(branch, VIEWS)
+    run = jax.jit(lambda image: branch.apply(variables, Views(image))[0])
+    image = VIEWS.image_BVHWC
+    changed = [bool(np.any(run(image.at[:, v].multiply(-1)) != run(image))) for v in range(4)]
+    assert changed == [True, False, True, False]
+    with pytest.raises(ValueError, match="must name a block of some view"):
+        Guidance(**tiny.guidance(select=((), ()))).apply(variables, VIEWS)

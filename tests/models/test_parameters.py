@@ -17,7 +17,7 @@ RELEASE_DIFFERENCE = {
     "form": "logits",
     "absolute": True,
     "width": 32,
-    "normalise": "none",
+    "normalise": "half",
     "resnet": {"classes": 1000},
 }
 VIT, RESNET = 85_807_872, 23_508_032

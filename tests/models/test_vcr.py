@@ -7,7 +7,8 @@ import pytest
 
 from diffv2iqa_jax.models.efficientnet import EfficientNet
 from diffv2iqa_jax.models.layers import BATCH_AXIS
-from diffv2iqa_jax.models.vcr import Restoration, VCRNet
+from diffv2iqa_jax.models.vcr import Restoration, VCRBranch, VCRNet
+from diffv2iqa_jax.types import Views
 from tests import tiny
 
 STAGES = ((1, 3, 1, 1, 4), (1, 3, 2, 2, 4), (1, 5, 2, 2, 4), (2, 3, 2, 2, 4), (1, 3, 2, 2, 4))
@@ -80,3 +81,16 @@ def test_dropout_is_off_unless_asked_for():
 def test_an_efficientnet_without_enough_halvings_is_refused():
     with pytest.raises(ValueError, match="4 halvings where 5"):
         shapes(SMALL.clone(stages=STAGES[:-1]), tiny.images(0, 1, 32, 32, 3))
+
+
+def test_as_a_branch_it_judges_the_image_alone():
+    net = {k: getattr(SMALL, k) for k in ("width", "scale_width", "hidden", "stages", "stem")}
+    branch = VCRBranch(net={**net, "head": SMALL.head})
+    views = Views(tiny.images(1, 2, 3, 64, 64, 3))
+    variables = tiny.variables(branch, views)
+    run = jax.jit(lambda image: branch.apply(variables, Views(image)))
+    score, patches, weights = run(views.image_BVHWC)
+    np.testing.assert_array_equal(patches[:, 0, 0], score)
+    assert patches.shape == weights.shape == (2, 1, 1) and np.all(weights == 1)
+    np.testing.assert_array_equal(run(views.image_BVHWC[:, :1])[0], score)
+    assert np.all(run(-views.image_BVHWC)[0] != score)

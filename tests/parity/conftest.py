@@ -1,6 +1,8 @@
 import jax
 import pytest
 
+from tests.parity import golden
+
 
 @pytest.fixture(autouse=True)
 def full_size_nets():
@@ -10,3 +12,12 @@ def full_size_nets():
     with jax.default_matmul_precision("highest"):
         yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(autouse=True)
+def say_how_close(request):
+    """With -s: the largest error of each test beside what is allowed."""
+    yield
+    for test, (error, use) in golden.MEASURED.items():
+        print(f"\n{test.rpartition('/')[2]}: error {error:.1e}, allowed {use:.0e}")
+    golden.MEASURED.clear()

@@ -2,13 +2,12 @@ import re
 
 import flax.linen as nn
 import jax
-import numpy as np
 import pytest
 
 from diffv2iqa_jax import published
 from diffv2iqa_jax.models.vcr import Scales
 from tests.parity import nets
-from tests.parity.golden import Golden, close, drawn, to_nchw, to_nhwc
+from tests.parity.golden import Golden, close, drawn, near, to_nchw, to_nhwc
 
 
 def ours(name: str) -> str:
@@ -65,7 +64,7 @@ def test_quality_net_and_each_of_its_parts(quality):
     close(taps["fc1"][0], golden["fc1.full"], 2e-4)
     close(taps["prelu"][0], golden["dropout_in.full"], 2e-4)
     close(taps["fc2"][0], golden["fc2_out_dropout_off.full"], 2e-4)
-    np.testing.assert_allclose(score, golden["score_dropout_off"][0], atol=1e-5)
+    near(score, golden["score_dropout_off"], 1e-5)
     dropped = {name for name, _, our_name in report if our_name == "dropped"}
     assert "efficient._fc.weight" in dropped
 
@@ -81,11 +80,11 @@ def test_the_dropout_that_is_never_off(quality):
 
     with nn.intercept_methods(keep_these):
         score, _ = jax.jit(net.apply)(nets.variables(weights), golden.image())
-    np.testing.assert_allclose(score, golden["score_with_mask"][0], atol=1e-5)
+    near(score, golden["score_with_mask"], 1e-5)
 
 
 def test_another_image_size(quality):
     golden, weights, card, _ = quality
     x = to_nhwc(drawn(int(golden["x256_seed"]), (1, 3, 256, 256), "standard_normal"))
     score, _ = jax.jit(published.module(card).apply)(nets.variables(weights), x)
-    np.testing.assert_allclose(score, golden["score256_dropout_off"][0], atol=1e-5)
+    near(score, golden["score256_dropout_off"], 1e-5)

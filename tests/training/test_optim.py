@@ -7,7 +7,7 @@ from diffv2iqa_jax.training import optim
 
 PARAMS = {"w": jnp.array([1.0, -2.0])}
 GRADS = {"w": jnp.array([0.5, 0.5])}
-SETTINGS = {"lr": 0.1, "schedule": "constant", "warmup": 0, "steps": 10}
+SETTINGS = {"lr": 0.1, "schedule": "constant", "period": 0, "warmup": 0, "steps": 10}
 
 
 def step(name, *, grads=GRADS, weight_decay=0.0, clip=None):
@@ -28,6 +28,17 @@ def test_a_constant_rate_stays():
 def test_a_cosine_falls_to_zero_over_the_run():
     want = 0.05 * (1 + np.cos(np.pi * np.arange(11) / 10))
     np.testing.assert_allclose(rates(schedule="cosine"), want, atol=1e-8)
+
+
+def test_a_wave_comes_back_to_the_full_rate_every_period():
+    """MANIQA's: cosine annealing over 50 steps that goes on, where one step was meant an epoch."""
+    want = 0.05 * (1 + np.cos(np.pi * np.arange(11) / 2))
+    np.testing.assert_allclose(rates(schedule="wave", period=4), want, atol=1e-7)
+
+
+def test_stairs_fall_to_a_tenth_every_period():
+    want = [0.1] * 4 + [0.01] * 4 + [0.001] * 3
+    np.testing.assert_allclose(rates(schedule="stairs", period=4), want, rtol=1e-5)
 
 
 def test_a_warm_up_rises_linearly_and_leaves_the_rest_to_the_schedule():
@@ -59,6 +70,8 @@ def test_clipping_bounds_the_norm_of_the_gradient():
     [
         ({"name": "lion"}, "optim.name 'lion': known are .*adamw"),
         ({"schedule": "step"}, "optim.schedule 'step': known are .*cosine"),
+        ({"schedule": "wave"}, "optim.period 0: 'wave' and 'stairs' need one"),
+        ({"period": 5}, "optim.period 5: .* others take 0"),
         ({"warmup": 11}, r"optim.warmup 11: must lie in \[0, 10\]"),
         ({"warmup": -1}, "optim.warmup -1"),
     ],

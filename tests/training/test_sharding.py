@@ -27,7 +27,7 @@ STAGES = {
     "restoration": (tasks.restoration(restorer=RESTORER), ""),
     "quality": (quality("batch"), "restorer"),
 }
-SGD = {"name": "sgd", "lr": 0.1, "schedule": "cosine", "warmup": 0, "steps": 4}
+SGD = {"name": "sgd", "lr": 0.1, "schedule": "cosine", "period": 0, "warmup": 0, "steps": 4}
 
 
 def begin(stage, where, accumulate=1):

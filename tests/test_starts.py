@@ -1,0 +1,105 @@
+"""Weights from elsewhere: converted files and earlier runs, and what does not fit."""
+
+import jax
+import numpy as np
+import pytest
+
+from diffv2iqa_jax import plan, published, starts, train
+from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.data import builder
+from diffv2iqa_jax.training import pretrained
+from diffv2iqa_jax.training.checkpoint import Checkpoints
+from tests import runs, theirs, tiny
+
+WIDE = 128  # two heads of 64, as a ViT has them unless it is said
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("built")
+    builder.prepare("builtin/tiny", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def vit_file(tmp_path_factory):
+    """A converted ViT of 16 pixels with two blocks, for pixels in [-1, 1]."""
+    path = str(tmp_path_factory.mktemp("weights") / "vit.safetensors")
+    tensors = theirs.random(theirs.vit(width=WIDE, depth=2, patch=4, side=4, mlp=16))
+    weights, card, _ = published.convert("vit_timm", tensors)
+    pretrained.save(path, weights, card)
+    return path
+
+
+def quality(path: str, **changes) -> dict:
+    """A resolved configuration without a restorer whose ViT starts from `path`."""
+    config = runs.maniqa_run("nowhere")
+    config["model"]["branches"]["guidance"]["vit"] = tiny.vit(width=WIDE, mlp=16) | changes
+    config["pretrained"]["vit"] = path
+    return config
+
+
+def shapes(config: dict):
+    return plan.shapes(plan.make_task(config), config["data"]["size"])
+
+
+def test_a_converted_backbone_is_put_in_its_place(vit_file):
+    config = quality(vit_file)
+    found = starts.parts(config, shapes(config))
+    assert list(found) == ["quality/guidance/vit"]
+    task = plan.make_task(config)
+    weights = jax.jit(task.init)(jax.random.key(0), tiny.batch(count=1))
+    placed = pretrained.place(weights, "quality/guidance/vit", found["quality/guidance/vit"])
+    have, want = placed.params["quality"]["guidance"]["vit"], pretrained.load(vit_file)[0].params
+    assert set(have) < set(want)  # the net ends at its last tap: no block 1, no head
+    jax.tree.map(np.testing.assert_array_equal, have, {k: want[k] for k in have})
+    rest = placed.params["quality"]["guidance"]["head"]
+    before = weights.params["quality"]["guidance"]["head"]
+    jax.tree.map(np.testing.assert_array_equal, rest, before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"vit": {"heads": 4}}, "settings differ: heads 2 in the file, 4 here"),
+        ({"vit": {"width": 64}}, "settings differ: width 128 in the file, 64 here"),
+        ({"normalise": "imagenet"}, r"normalised as \['half'\], but .* is 'imagenet'"),
+        ({"path": "none.safetensors"}, "needs both the file and its card"),
+        ({"path": "none.pth"}, "named .safetensors"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(vit_file, changes, message):
+    config = quality(changes.get("path", vit_file), **changes.get("vit", {}))
+    guidance = config["model"]["branches"]["guidance"]
+    guidance["normalise"] = changes.get("normalise", "half")
+    with pytest.raises(ConfigError, match=f"config.pretrained.vit .*{message}") as caught:
+        starts.parts(config, shapes(config))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_part_that_the_model_does_not_have_is_refused(vit_file):
+    config = quality("")
+    config["pretrained"]["resnet"] = vit_file
+    with pytest.raises(ConfigError, match="'quality/difference/resnet': .* no such part"):
+        starts.parts(config, shapes(config))
+
+
+def test_a_part_that_no_task_has_is_refused():
+    config = quality("")
+    config["pretrained"]["resnett"] = ""
+    with pytest.raises(ConfigError, match="pretrained.resnett: no such key; .*'resnet'"):
+        plan.check(config)
+
+
+def test_a_run_of_no_steps_makes_a_run_of_weights_from_elsewhere(data, tmp_path):
+    """Then another run starts from that one."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    none = {"optim.steps": 0, "optim.warmup": 0, "seed": 5}
+    results = train.run(runs.stage1(data, **none), str(one))
+    assert results["step"] == 0 and results["images"] == 16
+    assert train.run(runs.stage1(data, **none), str(one)) == results  # is complete
+    again = {"optim.steps": 0, "optim.warmup": 0, "pretrained.restorer": str(one)}
+    assert train.run(runs.stage1(data, **again), str(two))["psnr_restored"] == pytest.approx(
+        results["psnr_restored"], abs=1e-6
+    )
+    assert Checkpoints(str(two)).steps() == [0]
