@@ -23,6 +23,7 @@ def get_config(row: str = "base") -> ConfigDict:
     c.data = dict(
         name="builtin/full",
         folder="~/tensorflow_datasets",
+        parts="reference",  # how they are chosen; see data/splits.py
         split=0,  # which of the splits by reference
         fractions=(0.6, 0.2, 0.2),  # train, validation, test
         size=128,

@@ -80,6 +80,24 @@ def curve(values: dict[int, float]) -> str:
     return _svg(lambda ax: _curve(ax, values), MEDIUM, "learning curve")
 
 
+def boxes(values: list[list[float]], label: str) -> str:
+    """A box and its dots for each list of values, numbered from 1; inline SVG."""
+
+    def draw(ax):
+        places = np.arange(1, len(values) + 1)
+        ink = ax.xaxis.label.get_color()
+        lines = dict.fromkeys(("boxprops", "whiskerprops", "capprops"), {"color": ink})
+        ax.boxplot(values, positions=places, widths=0.5, showfliers=False,
+                   medianprops={"color": ACCENT, "lw": 2}, **lines)  # fmt: skip
+        for place, some in zip(places, values, strict=True):
+            off = 0.12 * np.random.default_rng(0).uniform(-1, 1, len(some))
+            ax.scatter(place + off, some, s=14, color=COLOURS[(place - 1) % len(COLOURS)], zorder=3)
+        ax.set_xticks(places, [str(p) for p in places])
+        ax.set_ylabel(label)
+
+    return _svg(draw, MEDIUM, f"{label} of every run")
+
+
 def headline(strips: list[tuple[str, list]], columns: list[str], draw: Callable, path: str) -> None:
     """One wide PNG: strips of images at the left, one chart at the right.
 

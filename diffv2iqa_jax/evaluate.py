@@ -65,10 +65,17 @@ def fidelity(rows: Iterable[dict]) -> dict[str, np.ndarray]:
     return {"id": np.array(ids)[order], **dict(zip(names, columns, strict=True))}
 
 
-def summarise(task: str, table: dict[str, np.ndarray], types: np.ndarray) -> dict:
-    """The numbers of results.json from the table of predictions."""
+def summarise(
+    task: str, table: dict[str, np.ndarray], types: np.ndarray, *, span: float = 1.0
+) -> dict:
+    """The numbers of results.json from the table of predictions.
+
+    Args:
+      types: the distortion of each image.
+      span: how many units of the data set's own scale quality 0 to 1 is.
+    """
     if task == "quality":
-        return metrics.summary({**table, "type": types})
+        return metrics.summary({**table, "type": types}, span=span)
     names = [k for k in table if k != "id"]
     means = lambda rows: {k: float(np.mean(table[k][rows])) for k in names}
     kinds = sorted(set(types.tolist()) - {""})

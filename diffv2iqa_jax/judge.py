@@ -231,7 +231,8 @@ def _restoring(name, kind, weights, card, restorer: Restorer, settings: dict, sc
     restores = settings["kind"] != "none"
     facts = {"views": ("whole" if card["whole"] else "crop") if restores else "none"}
     if restores:
-        steps = settings["sampling"]["steps"] if settings["kind"] == "diffusion" else 1
+        # An autoencoder restores in one pass.
+        steps = settings.get("sampling", {}).get("steps", 1)
         facts |= {"steps": steps, "seed": settings["seed"]}
     stored = settings.get("views_dtype", "float32")
     info = _info(name, kind, card, card["pp"], facts)

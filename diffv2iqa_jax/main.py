@@ -25,6 +25,7 @@ from diffv2iqa_jax.data import builder
 _CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "views", "evaluate"], "What to do.")
+_ON = flags.DEFINE_string("on", None, "With --mode evaluate: all of this data set, not the run's.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
@@ -120,6 +121,8 @@ def run(argv: list[str]) -> int:
     if _DRY_RUN.value:
         dry_run(config, workdir)
         return 0
+    if _ON.value and _MODE.value != "evaluate":
+        raise configs.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
     stop = stopper()
     several = "stages" in config
     for stage, _ in stages(config, workdir):
@@ -127,7 +130,8 @@ def run(argv: list[str]) -> int:
     if several:
         configs.claim(workdir, config)
     for stage, folder in stages(config, workdir):
-        train.run(stage, folder, mode=_MODE.value, stop=stop)
+        if _ON.value is None or stage["task"] == "quality":
+            train.run(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
     if several and _MODE.value != "views" and jax.process_index() == 0:
         LOG.info("report: %s", report.write(workdir))
     return 0

@@ -12,6 +12,7 @@ from scipy import optimize, special, stats
 
 LEAST_FOR_CORRELATION = 3
 LEAST_FOR_FIT = 8
+LEAST_FOR_FIVE = 12  # of five parameters, which follow noise more readily than four
 ROUNDING = 1e-12  # spread below this, relative to the largest value, is rounding noise
 SLOPES = (0.05, 20.0)  # of the sigmoid, per standard deviation: nearly a line, nearly a step
 
@@ -20,12 +21,13 @@ class Fit(NamedTuple):
     """A monotone curve from scores to the scale of the opinions.
 
     Attributes:
-      kind: "logistic4", "linear" or "none" (scores stay as they are).
+      kind: "logistic4", "logistic5", "linear" or "none" (scores stay as they are).
       parameters: logistic4: (b1, b2, b3, b4) of (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2;
+        logistic5: (b1, .., b5) of b1 * (1 / 2 - 1 / (1 + exp(b2 * (x - b3)))) + b4 * x + b5;
         linear: (slope, x0, y0) of slope * (x - x0) + y0; none: ().
-      monotone: whether the curve never turns.
+      monotone: whether the curve never turns, on the images it was fitted to.
       converged: whether the search ended by itself.
-      reason: why it is not a converged logistic; None if it is.
+      reason: why it is not a converged logistic of the kind asked for; None if it is.
     """
 
     kind: str
@@ -41,6 +43,10 @@ class Fit(NamedTuple):
             b1, b2, b3, b4 = self.parameters
             with np.errstate(over="ignore"):  # far outside, the sigmoid is exactly 0 or 1
                 return (b1 - b2) * special.expit((x - b3) / b4) + b2
+        if self.kind == "logistic5":
+            b1, b2, b3, b4, b5 = self.parameters
+            with np.errstate(over="ignore"):
+                return b1 * (special.expit(b2 * (x - b3)) - 0.5) + b4 * x + b5
         if self.kind == "linear":
             slope, x0, y0 = self.parameters
             return slope * (x - x0) + y0
@@ -51,6 +57,9 @@ class Fit(NamedTuple):
         """Whether a higher score means higher quality on the fitted images."""
         if self.kind == "logistic4":
             return (self.parameters[0] > self.parameters[1]) == (self.parameters[3] > 0)
+        if self.kind == "logistic5":  # at the centre, for a curve may turn elsewhere
+            b1, b2, _, b4, _ = self.parameters
+            return b1 * b2 / 4 + b4 > 0
         return self.kind == "none" or self.parameters[0] > 0
 
 
@@ -90,37 +99,50 @@ def rmse(score, mos) -> float | None:
     return float(largest * np.sqrt(np.mean((error / largest) ** 2)))
 
 
-def logistic_fit(score, mos) -> Fit:
-    """The four-parameter logistic of VQEG, by variable projection.
+def logistic_fit(score, mos, parameters: int = 4) -> Fit:
+    """A logistic curve from scores to opinions, by variable projection.
 
-    Given slope and centre, the two other parameters are linear least squares; so only slope
-    and centre are searched, on standardised columns: first a grid, then Nelder-Mead. The
-    slope is bounded. What cannot be a logistic becomes a line, then nothing, with the reason.
+    Given slope and centre, the other parameters are linear least squares; so only slope and
+    centre are searched, on standardised columns: first a grid, then Nelder-Mead. The slope is
+    bounded. What cannot be the curve asked for becomes a simpler one: five parameters, four, a
+    line, nothing; the reason is kept.
+
+    Args:
+      parameters: 4 (VQEG), or 5 (Sheikh et al. 2006: a logistic plus a line, which may turn).
+
+    Raises:
+      ValueError: another number of parameters.
     """
+    if parameters not in (4, 5):
+        raise ValueError(f"a logistic of {parameters} parameters: known are 4 and 5")
     x, y = _columns(score, mos)
     reason = _undefined(x, y, LEAST_FOR_FIT)
     if reason:
         return Fit("none", (), False, False, reason)
-    (u, *x_scale), (v, *y_scale) = _standard(x), _standard(y)
-    line = float(np.mean(u * v))
-    (slope, centre), converged = _search(u, v)
-    if _gain(slope, centre, u, v) <= abs(line):
-        return _line(line, x_scale, y_scale, "a line fits at least as well as a logistic")
-    fit = _logistic(slope, centre, (u, *x_scale), (v, *y_scale), converged)
-    if not (np.isfinite(fit.parameters).all() and fit.parameters[3] > 0):
-        return _line(line, x_scale, y_scale, "the logistic leaves the range of float64")
+    x_scale, y_scale = _standard(x), _standard(y)
+    if parameters == 5:
+        fit = _five(x_scale, y_scale)
+        if fit is not None:
+            return fit
+    fit = _four(x_scale, y_scale)
+    if parameters == 5:
+        why = "the logistic of five parameters is not defined here"
+        return fit._replace(reason=f"{why}; {fit.reason}" if fit.reason else why)
     return fit
 
 
-def agreement(score, mos) -> dict:
+def agreement(score, mos, parameters: int = 4) -> dict:
     """All agreement of one score with the opinions; only what JSON can hold, never NaN.
+
+    Args:
+      parameters: of the fitted curve, see `logistic_fit`.
 
     Returns:
       images, srcc, krcc, plcc, rmse (raw), plcc_fit, rmse_fit (after `logistic_fit`), fit
       (its fields and `increasing`), reason (why the correlations are None, else None).
     """
     x, y = _columns(score, mos)
-    fit = logistic_fit(x, y)
+    fit = logistic_fit(x, y, parameters)
     fitted = fit.kind != "none"
     return {
         "images": len(x),
@@ -136,16 +158,18 @@ def agreement(score, mos) -> dict:
     }
 
 
-def summary(table: dict[str, np.ndarray]) -> dict:
+def summary(table: dict[str, np.ndarray], *, span: float = 1.0) -> dict:
     """Agreement of every score in a table of predictions, over all images and per type.
 
     Args:
       table: columns (N,): mos, type (str; "" where the data set has none), and one or more
         whose name starts with "score".
+      span: how many units of the data set's own scale quality 0 to 1 is.
 
     Returns:
       {"images": N, "scores": {key: agreement}, "per_type": {type: {key: {images, srcc,
-      krcc, plcc, rmse}}}}; per_type is empty where no image has a type.
+      krcc, plcc, rmse}}}}; per_type is empty where no image has a type. An agreement also
+      has rmse_native, the error after the fit on the set's own scale.
     """
     keys = [key for key in table if key.startswith("score")]
     kinds = np.asarray(table["type"]).astype(str)
@@ -156,7 +180,7 @@ def summary(table: dict[str, np.ndarray]) -> dict:
         per_type[kind] = {key: _raw(np.asarray(table[key])[rows], mos) for key in keys}
     return {
         "images": len(table["mos"]),
-        "scores": {key: agreement(table[key], table["mos"]) for key in keys},
+        "scores": {key: _native(agreement(table[key], table["mos"]), span) for key in keys},
         "per_type": per_type,
     }
 
@@ -207,6 +231,11 @@ def _undefined(x, y, least: int = LEAST_FOR_CORRELATION) -> str | None:
     return None
 
 
+def _native(found: dict, span: float) -> dict:
+    error = found["rmse_fit"]
+    return found | {"rmse_native": None if error is None else error * span}
+
+
 def _raw(score, mos) -> dict:
     measures = {"srcc": srcc, "krcc": krcc, "plcc": plcc, "rmse": rmse}
     return {"images": len(mos)} | {name: f(score, mos) for name, f in measures.items()}
@@ -230,46 +259,96 @@ def _pearson(x, y) -> float:
     return float(np.clip(np.mean(_standard(x)[0] * _standard(y)[0]), -1.0, 1.0))
 
 
-def _gain(slope, centre, u, v) -> float:
-    """|correlation| of v with the sigmoid of u: what is left after the linear parameters."""
+def _sigmoid(slope, centre, u) -> np.ndarray:
+    """Sigmoids of u, less their mean; `slope` and `centre` may be columns of many."""
     g = special.expit(slope * (u - centre))
-    g = g - g.mean()
-    norm = np.sqrt(np.mean(g**2))
-    return float(abs(np.mean(g * v)) / norm) if norm > 1e-9 else 0.0
+    return g - g.mean(axis=-1, keepdims=True)
 
 
-def _search(u, v) -> tuple[tuple[float, float], bool]:
-    """The best (slope, centre), never worse than the best of the grid."""
+def _gain4(slope, centre, u, v) -> np.ndarray:
+    """|correlation| of v with the sigmoid of u: what is left after the linear parameters."""
+    g = _sigmoid(slope, centre, u)
+    norm = np.sqrt(np.mean(g**2, axis=-1))
+    return np.abs(g @ v) / len(v) / np.where(norm > 1e-9, norm, np.inf)
+
+
+def _gain5(slope, centre, u, v) -> np.ndarray:
+    """The same with a line beside the sigmoid."""
+    g = _sigmoid(slope, centre, u)
+    g = g - (g @ u)[..., None] / len(u) * u
+    norm = np.sqrt(np.mean(g**2, axis=-1))
+    rest = (g @ v) / len(v) / np.where(norm > 1e-6, norm, np.inf)
+    return np.sqrt(np.mean(u * v) ** 2 + rest**2)
+
+
+def _search(gain, u, v, *also: tuple[float, float]) -> tuple[float, float, float, bool]:
+    """(slope, centre, gain, converged), never worse than the best of the grid and of `also`."""
     low, high = np.log(SLOPES)
     centres = np.r_[u.min() - 1, np.quantile(u, np.linspace(0.05, 0.95, 7)), u.max() + 1]
-    grid = [(s, c) for s in np.linspace(low, high, 11) for c in centres]
+    slopes = np.linspace(low, high, 11)
+    grid = np.stack(np.meshgrid(slopes, centres, indexing="ij"), -1).reshape(-1, 2)
+    grid = np.concatenate([grid, *([[np.log(s), c]] for s, c in also)])
+    gains = np.concatenate(
+        [gain(np.exp(p[:, :1]), p[:, 1:], u, v) for p in np.array_split(grid, 9)]
+    )
+    start = grid[np.argmax(gains)]
 
     def cost(p):
-        return -_gain(np.exp(p[0]), p[1], u, v)
+        return -float(gain(np.exp(p[0]), p[1], u, v))
 
-    start = min(grid, key=cost)
     bounds = [(low, high), (u.min() - 2, u.max() + 2)]
     # The default simplex is relative to the start and would be flat where a centre is 0.
-    step = np.where(np.add(start, 0.3) < np.transpose(bounds)[1], 0.3, -0.3)
+    step = np.where(start + 0.3 < np.transpose(bounds)[1], 0.3, -0.3)
     corners = start + step * np.array([[0, 0], [1, 0], [0, 1]])
     options = {"xatol": 1e-6, "fatol": 1e-12, "maxiter": 1000, "initial_simplex": corners}
     found = optimize.minimize(cost, start, method="Nelder-Mead", bounds=bounds, options=options)
     best = found.x if found.fun <= cost(start) else start
-    return (float(np.exp(best[0])), float(best[1])), bool(found.success)
+    return float(np.exp(best[0])), float(best[1]), -cost(best), bool(found.success)
 
 
-def _logistic(slope, centre, x, y, converged) -> Fit:
-    """The fit in the units of the columns; x and y are as `_standard` gives them."""
+NOT_CONVERGED = "the search for the logistic stopped before it converged"
+
+
+def _four(x, y) -> Fit:
+    """Four parameters, or a line, or nothing; x and y are as `_standard` gives them."""
     (u, x_mean, x_std), (v, y_mean, y_std) = x, y
+    line = float(np.mean(u * v))
+    slope, centre, gain, converged = _search(_gain4, u, v)
+    if gain <= abs(line):
+        return _line(line, x[1:], y[1:], "a line fits at least as well as a logistic")
     g = special.expit(slope * (u - centre))
     rise = np.mean((g - g.mean()) * v) / np.mean((g - g.mean()) ** 2)
     low = -rise * g.mean()
     with np.errstate(over="ignore", invalid="ignore"):
         b2 = y_mean + y_std * low
         b1 = y_mean + y_std * (low + rise)
-    parameters = tuple(float(b) for b in (b1, b2, x_mean + x_std * centre, x_std / slope))
-    reason = None if converged else "the search for the logistic stopped before it converged"
-    return Fit("logistic4", parameters, True, converged, reason)
+        found = tuple(float(b) for b in (b1, b2, x_mean + x_std * centre, x_std / slope))
+    if not (np.isfinite(found).all() and found[3] > 0):
+        return _line(line, x[1:], y[1:], "the logistic leaves the range of float64")
+    return Fit("logistic4", found, True, converged, None if converged else NOT_CONVERGED)
+
+
+def _five(x, y) -> Fit | None:
+    """Five parameters in the units of the columns; None where they are not defined."""
+    (u, x_mean, x_std), (v, y_mean, y_std) = x, y
+    slope, centre, gain, converged = _search(_gain5, u, v, _search(_gain4, u, v)[:2])
+    if len(u) < LEAST_FOR_FIVE or gain**2 - np.mean(u * v) ** 2 < ROUNDING:
+        return None
+    half = special.expit(slope * (u - centre)) - 0.5
+    design = np.stack([half, u, np.ones_like(u)], axis=1)
+    (a, b, c), *_ = np.linalg.lstsq(design, v, rcond=None)
+    with np.errstate(all="ignore"):
+        b4 = y_std * b / x_std
+        found = (y_std * a, slope / x_std, x_mean + x_std * centre, b4)
+        found = tuple(map(float, (*found, y_mean + y_std * c - b4 * x_mean)))
+    if not (np.isfinite(found).all() and found[1] > 0):
+        return None
+    # The sigmoid is steepest nearest to its centre, so the slope is extreme there or at an end.
+    places = np.array([u.min(), np.clip(centre, u.min(), u.max()), u.max()])
+    s = special.expit(slope * (places - centre))
+    rises = a * slope * s * (1 - s) + b
+    monotone = bool(np.all(rises >= 0) or np.all(rises <= 0))
+    return Fit("logistic5", found, monotone, converged, None if converged else NOT_CONVERGED)
 
 
 def _line(correlation, x_scale, y_scale, reason) -> Fit:

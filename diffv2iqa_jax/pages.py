@@ -57,7 +57,7 @@ def fit_of(run: Run, key: str) -> metrics.Fit | None:
     """The fitted curve the results hold for a score; None where there is none."""
     saved = ((run.results or {}).get("scores") or {}).get(key, {}).get("fit") or {}
     numbers = saved.get("parameters") or []
-    if len(numbers) != {"logistic4": 4, "linear": 3}.get(saved.get("kind")):
+    if len(numbers) != {"logistic4": 4, "logistic5": 5, "linear": 3}.get(saved.get("kind")):
         return None
     if not all(map(known, numbers)):
         return None
@@ -85,6 +85,8 @@ def _stage(run: Run) -> str:
 def _headline(run: Run) -> str:
     if run.results is None:
         return markup.missing("No results.json yet: this run has not been evaluated.")
+    if run.results.get("part") == "none":
+        return markup.missing("All images of the set were for training; --on judges on another.")
     lead, tiles = (_restored if run.task == "restoration" else _judged)(run)
     tiles.append((number(run.results.get("step"), 0), "steps", "of training"))
     return f'<p class="lead">{lead}</p>{markup.tiles(tiles)}'

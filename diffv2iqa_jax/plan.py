@@ -10,7 +10,7 @@ import numpy as np
 
 from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
-from diffv2iqa_jax.data import builder, pp
+from diffv2iqa_jax.data import builder, pp, splits
 from diffv2iqa_jax.data.example import example
 from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vcr, vit
 from diffv2iqa_jax.training import optim
@@ -18,7 +18,7 @@ from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Task, Weights
 
 SECTIONS = {
-    "data": ("name", "folder", "split", "fractions", "size", "pp_train", "pp_test")
+    "data": ("name", "folder", "parts", "split", "fractions", "size", "pp_train", "pp_test")
     + ("batch", "cache"),
     "optim": ("name", "lr", "schedule", "period", "warmup", "steps", "weight_decay", "clip")
     + ("frozen", "accumulate", "average"),
@@ -72,12 +72,21 @@ def check_data(settings: dict) -> None:
         "data",
         {k: settings[k] for k in ("name", "folder")},
     )
+    if settings["parts"] not in splits.WAYS:
+        raise ConfigError(f"config.data.parts {settings['parts']!r}: known are {splits.WAYS}")
     for key in ("pp_train", "pp_test"):
         call(
             lambda pipeline: pp.parse(pipeline),
             f"data.{key}",
             {"pipeline": settings[key].format(size=settings["size"])},
         )
+
+
+def check_prepared(config: dict, on: str | None = None) -> None:
+    """Refuses a data set that neither lies there nor can be made on the spot."""
+    folder = os.path.expanduser(config["data"]["folder"])
+    for name in (config["data"]["name"], *([on] if on else [])):
+        call(builder.check, "data", {"name": name, "folder": folder})
 
 
 def optimiser(config: dict):

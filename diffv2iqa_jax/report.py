@@ -3,9 +3,12 @@
   python -m diffv2iqa_jax.report RUN [-o report.html]
   python -m diffv2iqa_jax.report RUN --figure out.png
   python -m diffv2iqa_jax.report --ablation RUN RUN...
+  python -m diffv2iqa_jax.report METHOD METHOD... [-o FOLDER]
 
-RUN is the folder of one run, or a folder that holds the folders of its stages. Neither JAX
-nor TensorFlow is needed. Exit code 2: the folder cannot be reported on; nothing is written.
+RUN is the folder of one run, or a folder that holds the folders of its stages. METHOD is a
+folder with all runs of one method below it, whatever sets and splits they are of; several, or
+one with --tables, become tables.md, tables.csv and tables.html in FOLDER. Neither JAX nor
+TensorFlow is needed. Exit code 2: the folder cannot be reported on; nothing is written.
 """
 
 import argparse
@@ -20,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffv2iqa_jax import ablation, charts, pages
+from diffv2iqa_jax import ablation, charts, comparison, pages, tables
 from diffv2iqa_jax.markup import known, number
 from diffv2iqa_jax.pages import TASKS, Run
 
@@ -103,6 +106,57 @@ def judged(folder: str) -> Run:
     return found[-1]._replace(name=folder)
 
 
+def write_tables(folders: list[str], out: str) -> list[str]:
+    """Writes tables.md, tables.csv and tables.html of all quality runs below some folders.
+
+    Args:
+      folders: one for each method; `NAME=FOLDER` gives it another name than the folder's.
+      out: an existing folder, or one to make.
+
+    Returns:
+      The paths written.
+
+    Raises:
+      ValueError: as `read`; or a folder holds no evaluated quality run, or two have one name.
+    """
+    entries = [entry for folder in folders for entry in _entries(folder)]
+    named = [_named(folder)[0] for folder in folders]
+    twice = sorted({n for n in named if named.count(n) > 1})
+    if twice:
+        raise ValueError(f"{twice[0]!r} names two methods; write NAME=FOLDER to tell them apart")
+    texts = {
+        "tables.md": tables.markdown(tables.all_tables(entries)),
+        "tables.csv": tables.as_csv(entries),
+        "tables.html": comparison.page(" and ".join(named), entries),
+    }
+    Path(out).mkdir(parents=True, exist_ok=True)
+    write_one = lambda text: lambda part: Path(part).write_text(text, encoding="utf-8")
+    return [_replace(Path(out) / name, write_one(text)) for name, text in texts.items()]
+
+
+def _named(folder: str) -> tuple[str, Path]:
+    name, sign, path = folder.partition("=")
+    if sign and not Path(folder).exists():
+        return name, Path(path)
+    return Path(folder).resolve().name, Path(folder)
+
+
+def _entries(folder: str) -> list[tables.Entry]:
+    """All evaluations below a folder: of runs on their own test part, and in their eval/."""
+    method, root = _named(folder)
+    found = []
+    for path in sorted(root.rglob("results.json")):
+        elsewhere = path.parent.parent.name == "eval"
+        home = path.parents[2] if elsewhere else path.parent
+        run = _run(path.parent, examples=False)
+        if run.task == "quality" and run.results["scores"]:
+            config = _json(home / "config.json")
+            found.append(tables.entry(method, run._replace(config=config), own=not elsewhere))
+    if not found:
+        raise ValueError(f"{root}: no evaluated quality run in it or below; train one first")
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m diffv2iqa_jax.report",
@@ -113,14 +167,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", help="the page to write (default: RUN/report.html)")
     parser.add_argument("--figure", metavar="PNG", help="write one picture instead of the page")
     parser.add_argument("--ablation", action="store_true", help="table; the first RUN is the base")
+    parser.add_argument("--tables", action="store_true", help="tables, of one METHOD too")
     args = parser.parse_args(argv)
     try:
         if args.ablation:
             print(ablation.table([judged(run) for run in args.run]))
-            return 0
-        if len(args.run) > 1:
-            raise ValueError(f"{len(args.run)} runs: a page is of one; --ablation compares several")
-        if args.figure:
+        elif args.tables or len(args.run) > 1:
+            out = args.output or str(_named(args.run[0])[1] / "tables")
+            print("\n".join(write_tables(args.run, out)))
+        elif args.figure:
             print(headline_figure(args.run[0], args.figure))
         else:
             print(write(args.run[0], args.output))
@@ -146,7 +201,7 @@ def _replace(path: Path, make: Callable[[str], object]) -> str:
     return str(path)
 
 
-def _run(folder: Path) -> Run:
+def _run(folder: Path, *, examples: bool = True) -> Run:
     results = _json(folder / "results.json")
     if results is not None:
         _check(results, folder / "results.json")
@@ -162,7 +217,7 @@ def _run(folder: Path) -> Run:
         history=history,
         damaged=damaged,
         predictions=_predictions(folder / "predictions.csv", task),
-        examples=_examples(folder / "examples.npz"),
+        examples=_examples(folder / "examples.npz") if examples else None,
     )
 
 
@@ -192,7 +247,7 @@ def _check(results: dict, path: Path) -> None:
         raise _damaged(path, "scores, per_type, protocol and baselines must be objects")
     rows = [*scores.values(), *per_type.values()]
     if results["task"] == "quality":
-        if not scores:
+        if not scores and results.get("part") != "none":
             raise _damaged(path, "it holds no scores")
         rows += [v for row in per_type.values() if isinstance(row, dict) for v in row.values()]
         rows += [row.get("fit") or {} for row in scores.values() if isinstance(row, dict)]

@@ -56,8 +56,9 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
         configs.override(configs.ConfigDict(stage1["restorer"]), configs.flat(named["changes"]))
     )
     plan.check_restorer(settings)
+    learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
     # Whether views are of whole images or of crops: a scorer has to know.
-    origin = {"run": named["run"], "step": step, "cached": named["cached"]}
+    origin = {"run": named["run"], "step": step, "cached": named["cached"], "data": learned}
     return {**config, "restorer": settings, "restorer_from": origin}, weights
 
 

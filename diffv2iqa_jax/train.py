@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, starts, views
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.data import builder, pipeline, splits
+from diffv2iqa_jax.parts import Data
 from diffv2iqa_jax.training import pretrained, sharding, steps
 from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
 from diffv2iqa_jax.training.logs import Log
@@ -34,6 +34,7 @@ def run(
     workdir: str,
     *,
     mode: str = "train",
+    on: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     stop_at: int | None = None,
 ) -> dict:
@@ -43,6 +44,7 @@ def run(
       config: one of configs/, as plain dicts.
       workdir: the folder of this run.
       mode: "train"; "views" only makes the views; "evaluate" only evaluates what is saved.
+      on: with "evaluate": all of another data set; what is found goes to eval/ in the workdir.
       stop: asked before each step; if true the run saves and raises Preempted.
       stop_at: leave before this step without saving, as a killed run would.
 
@@ -55,6 +57,7 @@ def run(
       FloatingPointError: the loss is not finite.
     """
     plan.check(config)
+    plan.check_prepared(config, on)
     devices = configs.call(sharding.make, "devices", config["devices"])
     plan.check_devices(config, devices.size)
     resolved, stage1 = starts.resolve(config)
@@ -71,9 +74,17 @@ def run(
         configs.write_json(os.path.join(workdir, "env.json"), environment())
 
     # Data.
-    data = Data(config["data"], config["evaluate"]["val_images"])
+    data = Data(config["data"], config["evaluate"]["val_images"], on)
+    if config["task"] == "quality" and on is None and not data.rated:
+        raise configs.ConfigError(
+            f"config.data.name {data.source.name!r}: has no opinions to learn from; a pool is for "
+            "--mode evaluate --on"
+        )
+    out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
     if "restorer_from" in resolved and config["restorer"]["cached"]:
-        data.views = make_views(resolved, config, data, stage1, workdir, stop)
+        folder = config["restorer"]["folder"] if on is None else ""
+        folder = folder or os.path.join(out, "views")
+        data.views = make_views(resolved, config, data, stage1, folder, stop)
     if mode == "views":
         return {}
 
@@ -118,7 +129,8 @@ def run(
     def measure(weights, ids):
         rows = evaluate.outputs(predict, weights, data.test(ids), devices)
         table = evaluate.MEASURES[kind](rows)
-        return table, evaluate.summarise(kind, table, data.table["type"][table["id"]])
+        types = data.table["type"][table["id"]]
+        return table, evaluate.summarise(kind, table, types, span=data.span)
 
     # The loop.
     log = Log(
@@ -155,9 +167,13 @@ def run(
 
     # The end: the test part, seen once, by the last weights. Nothing was selected on it.
     weights, step = state.weights(), int(jax.device_get(devices.single(state)).step)
-    table, results = measure(weights, data.test_ids)
-    results = {"task": kind, "step": step, "part": "test", **data.protocol(), **results}
-    if kind == "quality" and config["evaluate"]["baselines"]:
+    results = {"task": kind, "step": step, "part": "test", **data.protocol(resolved)}
+    if not len(data.test_ids):  # trained on everything: other data sets judge it
+        results |= {"part": "none", "images": 0, "scores": {}, "per_type": {}}
+        return finish(out, results, log, checkpoints, first)
+    table, found = measure(weights, data.test_ids)
+    results |= found
+    if kind == "quality" and config["evaluate"]["baselines"] and on is None:
         untrained = devices.init(create, rng.stream(seed, "init"), stage1, given).weights()
         before = measure(untrained, data.test_ids)[1]["scores"]["score"]["srcc"]
         bars = baselines.srcc(data.test(data.test_ids))
@@ -165,73 +181,25 @@ def run(
     chosen = evaluate.choose(kind, table, data.table, config["evaluate"]["examples"])
     rows = evaluate.outputs(everything, weights, data.test(sorted(chosen)), devices)
     if first:
-        evaluate.write_table(os.path.join(workdir, "predictions.csv"), table, data.table)
-        evaluate.write_examples(os.path.join(workdir, "examples.npz"), rows, chosen)
-        configs.write_json(os.path.join(workdir, "results.json"), results)
-        report.write(workdir)
+        os.makedirs(out, exist_ok=True)
+        evaluate.write_table(os.path.join(out, "predictions.csv"), table, data.table)
+        evaluate.write_examples(os.path.join(out, "examples.npz"), rows, chosen)
+    return finish(out, results, log, checkpoints, first)
+
+
+def finish(out: str, results: dict, log: Log, checkpoints: Checkpoints, first: bool) -> dict:
+    """Writes what was found, draws the report, closes everything."""
+    if first:
+        os.makedirs(out, exist_ok=True)
+        configs.write_json(os.path.join(out, "results.json"), results)
+        report.write(out)
     log.close()
     checkpoints.close()
     return results
 
 
-class Data:
-    """The parts of a run's data set, as batches."""
-
-    def __init__(self, settings: dict, val_images: int):
-        name, folder = settings["name"], os.path.expanduser(settings["folder"])
-        if not builder.found(name, folder):
-            LOG.info("building data set %s in %s", name, folder)
-            builder.prepare(name, folder)
-        self._settings = settings
-        self.source = pipeline.load(name, folder)
-        self.table = self.source.table
-        self.views = None
-        parts = splits.split(
-            self.table["group"], settings["split"], fractions=tuple(settings["fractions"])
-        )
-        self._digest = splits.digest(*parts)
-        self.train_ids, self.val_ids, self.test_ids = parts
-        self.val_ids = self.val_ids[:: max(1, -(-len(self.val_ids) // val_images))]
-        self._process = (jax.process_index(), jax.process_count())
-
-    def _pp(self, key: str) -> str:
-        return self._settings[key].format(size=self._settings["size"])
-
-    def train(self, start: int):
-        return pipeline.to_train(
-            self.source,
-            self.train_ids,
-            pp=self._pp("pp_train"),
-            batch=self._settings["batch"],
-            seed=self._settings["split"],
-            start=start,
-            views=self.views,
-            process=self._process,
-            cache=self._settings["cache"],
-        )
-
-    def test(self, ids):
-        return pipeline.to_evaluate(
-            self.source,
-            np.asarray(ids),
-            pp=self._pp("pp_test"),
-            batch=self._settings["batch"],
-            views=self.views,
-            process=self._process,
-        )
-
-    def protocol(self) -> dict:
-        """What has to stand beside every number."""
-        keys = ("name", "split", "fractions", "size", "pp_test")
-        facts = {k: self._settings[k] for k in keys}
-        facts |= {"split_sha256": self._digest, "selection": "last step"}
-        facts["references"] = len(set(self.table["group"][self.test_ids].tolist()))
-        return {"protocol": facts}
-
-
-def make_views(resolved: dict, config: dict, data: Data, weights: Weights, workdir, stop):
+def make_views(resolved: dict, config: dict, data: Data, weights: Weights, folder, stop):
     """Runs the views pass; returns where the views are."""
-    folder = config["restorer"]["folder"] or os.path.join(workdir, "views")
     settings = resolved["restorer"]
     meta = views.describe(settings, digest(weights), data.source.name)
     ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))

@@ -12,17 +12,17 @@ PACKAGE = ROOT / "diffv2iqa_jax"
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
     "types rng config losses metrics pixels fullref markup images crops tiles inputs maps "
-    "diffusion.schedule training.sharding "
-    "training.logs training.resize training.renames data.splits data.scenes data.degrade "
-    "data.example",
+    "diffusion.schedule training.sharding training.logs training.resize training.renames "
+    "data.splits data.scenes data.degrade data.example data.catalog",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "table data.builder data.pp baselines charts evaluate",
+    "table data.pp data.labels data.layout data.archives data.sets baselines charts evaluate "
+    "significance",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
-    "training.pretrained data.pipeline pages",
-    "ablation models.guidance models.difference models.vcr",
-    "models.iqa restorers report",
-    "tasks published views",
-    "plan bench convert judge",
+    "training.pretrained data.builder data.readers pages",
+    "ablation tables models.guidance models.difference models.vcr data.pipeline data.own",
+    "models.iqa restorers comparison data.prepare parts",
+    "tasks published views report",
+    "plan bench convert gmad judge",
     "starts objective export",
     "train scorer",
     "main score",

@@ -72,7 +72,7 @@ def test_columns_of_different_length_are_refused(measure):
 
 
 def test_the_fit_never_fails_and_never_loses_to_a_line():
-    for seed in range(300):
+    for seed in range(1000):
         x, y = random_case(seed)
         fit = metrics.logistic_fit(x, y)
         assert fit.kind in ("logistic4", "linear") and fit.monotone and fit.converged, seed
@@ -80,6 +80,33 @@ def test_the_fit_never_fails_and_never_loses_to_a_line():
         assert metrics.rmse(fit(x), y) <= y.std() * (1 + 1e-9), seed
         step = np.diff(fit(np.sort(x))) * (1 if fit.increasing else -1)
         assert np.all(step >= -1e-9 * np.ptp(y)), seed
+
+
+def test_five_parameters_never_fail_and_never_lose_to_four():
+    turning = 0
+    for seed in range(0, 1000, 5):
+        x, y = random_case(seed)
+        four, five = metrics.logistic_fit(x, y), metrics.logistic_fit(x, y, 5)
+        assert five.kind != "none" and five.converged, seed
+        assert metrics.rmse(five(x), y) <= metrics.rmse(four(x), y) * (1 + 1e-6), seed
+        rises = np.diff(five(np.linspace(x.min(), x.max(), 400)))
+        tiny = 1e-9 * np.ptp(y)
+        assert five.monotone == bool(np.all(rises >= -tiny) or np.all(rises <= tiny)), seed
+        turning += not five.monotone
+        if len(x) < metrics.LEAST_FOR_FIVE:
+            assert five.kind == four.kind and "five parameters" in five.reason
+    assert turning > 20  # which is why four are the default
+
+
+def test_five_parameters_find_their_curve():
+    x = np.linspace(-3, 5, 80)
+    y = metrics.Fit("logistic5", (6.0, 2.0, 1.0, 1.5, -4.0), True, True, None)(x)
+    fit = metrics.logistic_fit(100 * x, y, 5)
+    assert fit.kind == "logistic5" and fit.increasing and fit.monotone and fit.reason is None
+    np.testing.assert_allclose(fit.parameters, (6, 0.02, 100, 0.015, -4), rtol=1e-3)
+    assert metrics.agreement(x, y, 5)["fit"]["kind"] == "logistic5"
+    with pytest.raises(ValueError, match="known are 4 and 5"):
+        metrics.logistic_fit(x, y, 3)
 
 
 def test_the_fit_finds_the_curve_that_made_the_data():
@@ -132,6 +159,8 @@ def test_a_summary_covers_every_score_and_every_type():
     }  # fmt: skip
     json.dumps(out, allow_nan=False)
     assert metrics.summary(table | {"type": np.array([""] * 40)})["per_type"] == {}
+    native = metrics.summary(table, span=100.0)["scores"]["score"]
+    assert native["rmse_native"] == pytest.approx(100 * native["rmse_fit"])
 
 
 def test_the_interval_is_wider_when_images_share_references():

@@ -11,8 +11,9 @@ import pytest
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import train, views
 from diffv2iqa_jax.config import ConfigError
-from diffv2iqa_jax.data import pipeline
-from tests import runs, tiny
+from diffv2iqa_jax.data import pipeline, sets
+from diffv2iqa_jax.data.catalog import Row, Set
+from tests import runs, tiny, twins
 
 
 def lines(work) -> list[dict]:
@@ -45,6 +46,45 @@ def test_stage_2_scores_every_test_image_once(judged):
         parts = float(row["score_guidance"]) + float(row["score_difference"])
         assert float(row["score"]) == pytest.approx(parts, abs=2e-6)
     assert len({r["group"] for r in rows}) == results["protocol"]["references"] == 1
+
+
+def rated(folder, count=24) -> None:
+    """A set csv/other of pictures of 20 x 18 pixels, prepared in `folder`."""
+    names = [f"p{i:02d}.png" for i in range(count)]
+    rows = [Row(n, folder / "raw" / n, None, i, n) for i, n in enumerate(names)]
+    for i, row in enumerate(rows):
+        twins.picture(row.image, i, (20, 18))
+    part = ["train" if i < 16 else "test" for i in range(count)]
+    rows = [r._replace(part=p) for r, p in zip(rows, part, strict=True)]
+    spec = Set("other", count, 0, 0, 50, True, "")
+    sets.build("csv/other", str(folder), spec, rows, complete=True, lacking=3)
+
+
+def test_a_finished_run_is_evaluated_on_all_of_another_set(data, restored, judged, tmp_path):
+    work = tmp_path / "run"
+    shutil.copytree(judged, work)
+    before = (work / "results.json").read_bytes()
+    rated(data)
+    results = train.run(runs.stage2(data, restored), str(work), mode="evaluate", on="csv/other")
+    assert (work / "results.json").read_bytes() == before
+    out = work / "eval" / "csv-other"
+    assert json.loads((out / "results.json").read_text()) == results
+    assert results["images"] == 24 and len(predictions(out)) == 24
+    protocol = results["protocol"]
+    assert protocol["name"] == "csv/other" and protocol["scale"] == [0, 50]
+    found = results["scores"]["score"]
+    assert found["rmse_native"] == pytest.approx(50 * found["rmse_fit"])
+    assert protocol["warnings"] == ["a part of the data set: 3 of its images are not in it"]
+    assert (out / "report.html").exists() and len(os.listdir(out / "views")) >= 24
+
+
+def test_what_was_trained_on_everything_has_no_own_test(data, restored, tmp_path):
+    config = runs.stage2(data, restored, **{"data.parts": "all", "optim.steps": 1})
+    results = train.run(config, str(tmp_path / "run"))
+    assert results["part"] == "none" and results["images"] == 0 and results["scores"] == {}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "All images of the set were for training" in page
+    assert train.run(config, str(tmp_path / "run")) == results  # is complete
 
 
 def test_cached_views_are_what_the_restorer_computes(data, restored, tmp_path):

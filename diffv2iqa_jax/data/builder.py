@@ -1,14 +1,14 @@
 """Data sets as TensorFlow Datasets; the built-in one is made on the spot, without a network.
 
-Every set has one split, "rated", and for each distorted image: image and reference, mos
+Every set has a split "rated", and for each distorted image: image and reference, mos
 (quality in [0, 1], higher is better), group (what a split may not tear apart), type, level,
-name, id (row number from 0) and content (CRC-32 of the RGB pixels).
+name, id (row number from 0) and content (CRC-32 of the RGB pixels). Sets of `prepare` add
+native (the score on the set's own scale), part (of the official split) and order (in the file
+of labels), and hold each reference once: see `sets`.
 """
 
-import contextlib
 import dataclasses
 import io
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,11 +18,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffv2iqa_jax import fullref
-from diffv2iqa_jax.data import degrade, scenes
-
-tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
-
-SPLIT = "rated"
+from diffv2iqa_jax.data import catalog, degrade, scenes, sets
+from diffv2iqa_jax.data.sets import SPLIT, content
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -107,20 +104,43 @@ DATASETS = {
 
 
 def make(name: str, folder: str) -> tfds.core.DatasetBuilder:
-    """The builder of a data set that lies, or shall lie, in `folder`.
+    """The builder of a built-in data set that lies, or shall lie, in `folder`.
 
     Raises:
       ValueError: unknown name; lists the known ones.
     """
     if name not in DATASETS:
-        raise ValueError(f"data set {name!r}: known are {sorted(DATASETS)}")
+        known = [*sorted(DATASETS), *catalog.SETS, *(f"{family}NAME" for family in catalog.OWN)]
+        raise ValueError(f"data set {name!r}: known are {known}")
     builder, config = DATASETS[name]
     return builder(config=config, data_dir=folder, file_format="tfrecord")
 
 
 def found(name: str, folder: str) -> bool:
     """Whether the data set is there, complete. Raises ValueError for an unknown name."""
-    return _complete(make(name, folder))
+    return catalog.complete(name, folder) if catalog.known(name) else _complete(make(name, folder))
+
+
+def check(name: str, folder: str) -> None:
+    """Refuses a name that is unknown, or a set that is not there and cannot be made on the spot.
+
+    Raises:
+      ValueError: says which, and the command that prepares it.
+    """
+    if not found(name, folder) and catalog.known(name):
+        family, _, own = name.partition("/")
+        how = f"{family} --name {own}" if own else name
+        raise ValueError(
+            f"data set {name!r} is not in {folder}: prepare it with python -m "
+            f"diffv2iqa_jax.data.prepare {how} --source YOUR_DOWNLOAD --folder {folder}"
+        )
+
+
+def opened(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """A data set that is there, to be read. Raises FileNotFoundError if it is not."""
+    if not found(name, folder):
+        raise FileNotFoundError(f"data set {name!r} is not in {folder}: prepare it first")
+    return sets.opened(name, folder) if catalog.known(name) else make(name, folder)
 
 
 def prepare(name: str, folder: str) -> dict:
@@ -133,34 +153,23 @@ def prepare(name: str, folder: str) -> dict:
       name, folder (where its files lie), images (how many).
 
     Raises:
-      ValueError: unknown name; lists the known ones.
+      ValueError: unknown name; lists the known ones. Or a set that needs a download.
     """
-    builder = make(name, folder)
-    if not _complete(builder):
+    check(name, folder)
+    if not found(name, folder):
+        builder = make(name, folder)
         try:
-            _build(builder)
+            sets.write(builder)
         except (OSError, tf.errors.OpError):
-            if not _complete(builder):  # else another process was faster
+            if not found(name, folder):  # else another process was faster
                 raise
-            builder = make(name, folder)
+    builder = opened(name, folder)
     images = builder.info.splits[SPLIT].num_examples
     return {"name": name, "folder": str(builder.data_path), "images": images}
 
 
-def content(image_HWC: np.ndarray) -> int:
-    """CRC-32 of a picture's uint8 RGB pixels, in [0, 2^32)."""
-    return zlib.crc32(np.ascontiguousarray(image_HWC).tobytes())
-
-
 def _complete(builder: tfds.core.DatasetBuilder) -> bool:
     return (builder.data_path / "dataset_info.json").exists()
-
-
-def _build(builder: tfds.core.DatasetBuilder) -> None:
-    tfds.disable_progress_bar()
-    local = tfds.download.DownloadConfig(try_download_gcs=False)
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
-        builder.download_and_prepare(download_config=local)
 
 
 def _references(config: BuiltinConfig) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from diffv2iqa_jax.data import builder
+from diffv2iqa_jax.data import builder, sets
 from diffv2iqa_jax.data import pp as preprocessing
 
 Batches = Iterator[dict[str, np.ndarray]]
@@ -32,9 +32,11 @@ class Source(NamedTuple):
     Attributes:
       name: as given to `load`.
       records: examples in the order of their ids, images still encoded.
-      table: id, mos, group, type, level, name, content of every record, in that order.
+      table: id, mos, group, type, level, name, content of every record, in that order; and, of
+        a set that was prepared, native, part and order.
       read: ids -> their stored records.
       parse: stored record -> example, images still encoded.
+      facts: of a set that was prepared: its scale, parts and digest, see `sets.facts`; else {}.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Source(NamedTuple):
     table: dict[str, np.ndarray]
     read: Callable[[np.ndarray], list[bytes]]
     parse: Callable[[tf.Tensor], dict[str, tf.Tensor]]
+    facts: dict
 
 
 def load(name: str, folder: str) -> Source:
@@ -51,25 +54,28 @@ def load(name: str, folder: str) -> Source:
       ValueError: unknown name, or the records' ids are not 0, 1, .., n - 1.
       FileNotFoundError: it was not built in that folder.
     """
-    made = builder.make(name, folder)
-    if not builder.found(name, folder):
-        raise FileNotFoundError(f"data set {name!r} is not in {folder}: prepare it first")
+    made = builder.opened(name, folder)
     features = made.info.features
     skip = {key: tfds.decode.SkipDecoding() for key in ENCODED if key in features}
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
         return features.deserialize_example(record, decoders=skip)
 
-    files = [str(path) for path in made.info.splits[builder.SPLIT].filepaths]
-    table, place = _scan(files, parse)
+    table, read = _open_split(made, builder.SPLIT, parse)
     if not np.array_equal(table["id"], np.arange(len(table["id"]))):
         raise ValueError(f"data set {name!r} in {folder}: ids are not 0, 1, .., n - 1")
+    parse_all = parse
+    if "reference_id" in features:  # each original is stored once
+        _, read_reference = _open_split(made, sets.REFERENCES, parse)
 
-    def read(ids: np.ndarray) -> list[bytes]:
-        return _read_at(files, place[ids])
+        def parse_all(record: tf.Tensor) -> dict[str, tf.Tensor]:
+            ex = parse(record)
+            original = parse(_read_one(read_reference, ex.pop("reference_id")))
+            return ex | {"reference": original["image"]}
 
-    records = _map(tf.data.Dataset.range(len(place)), lambda id: parse(_read_one(read, id)))
-    return Source(name, records, table, read, parse)
+    count = tf.data.Dataset.range(len(table["id"]))
+    records = _map(count, lambda id: parse_all(_read_one(read, id)))
+    return Source(name, records, table, read, parse_all, dict(made.info.metadata or {}))
 
 
 def to_train(
@@ -221,6 +227,13 @@ def _read_at(files: list[str], place: np.ndarray) -> list[bytes]:
     return records
 
 
+def _open_split(made: tfds.core.DatasetBuilder, split: str, parse: Callable):
+    """(table, function ids -> stored records) of one split."""
+    files = [str(path) for path in made.info.splits[split].filepaths]
+    table, place = _scan(files, parse)
+    return table, lambda ids: _read_at(files, place[ids])
+
+
 def _read_one(read: Callable[[np.ndarray], list[bytes]], id: tf.Tensor) -> tf.Tensor:
     record = tf.numpy_function(lambda id: read(id[None])[0], [id], tf.string, stateful=False)
     return tf.ensure_shape(record, [])
@@ -272,8 +285,7 @@ def _prepare(source: Source, pp: str, views: StoredViews | None, ids: np.ndarray
     def prepare(ex: dict[str, tf.Tensor], seed_2: tf.Tensor) -> dict[str, tf.Tensor]:
         for key in ENCODED:
             if key in ex:
-                picture = tf.io.decode_image(ex[key], channels=3, expand_animations=False)
-                ex[key] = tf.ensure_shape(picture, [None, None, 3])
+                ex[key] = tf.ensure_shape(_decoded(ex[key]), [None, None, 3])
         if views is not None:
             ex["views"] = _read_views(views, ex["id"], tf.shape(ex["image"]))
         ex["content"] = tf.cast(ex["content"], tf.uint32)
@@ -281,6 +293,19 @@ def _prepare(source: Source, pp: str, views: StoredViews | None, ids: np.ndarray
         return {key: ex[key] for key in KEYS if key in ex}
 
     return prepare
+
+
+def _decoded(data: tf.Tensor) -> tf.Tensor:
+    """Pixels as Pillow has them, so that a file scored by itself is the same image.
+
+    TensorFlow's own choice of JPEG arithmetic differs by a few grey levels, and is no faster.
+    """
+    accurate = {"channels": 3, "dct_method": "INTEGER_ACCURATE"}
+    return tf.cond(
+        tf.io.is_jpeg(data),
+        lambda: tf.io.decode_jpeg(data, **accurate),
+        lambda: tf.io.decode_image(data, channels=3, expand_animations=False),
+    )
 
 
 def _check_views(views: StoredViews, ids: np.ndarray, names: np.ndarray) -> None:

@@ -1,0 +1,177 @@
+"""From a download to a data set that configurations can name.
+
+  python -m diffv2iqa_jax.data.prepare tid2013 --source ~/Downloads/tid2013
+  python -m diffv2iqa_jax.data.prepare csv --name mine --source labels.csv --low 1 --high 5
+  python -m diffv2iqa_jax.data.prepare pool --name holiday --source ~/Pictures/holiday
+
+The source is a folder or a zip or tar archive. Names, counts and scores are checked before
+anything is written. Exit codes: 0 done, 2 the source does not fit (what differs is listed), 4
+there is nothing to prepare.
+"""
+
+import argparse
+import contextlib
+import difflib
+import os
+import string
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from absl import logging as absl_logging
+
+from diffv2iqa_jax.data import archives, catalog, own, readers
+from diffv2iqa_jax.data.catalog import SETS, LayoutError, NothingError, Row, Set
+from diffv2iqa_jax.data.layout import Layout
+
+OWN = ("csv", "pool")
+OF_A_NAME = string.ascii_letters + string.digits + "-_"
+EXIT_LAYOUT, EXIT_NOTHING = 2, 4
+
+
+def public(name: str, source: str, folder: str, *, allow_missing: bool = False) -> dict:
+    """Checks the release of a public set and builds it in `folder`.
+
+    Args:
+      name: one of `catalog.SETS`.
+      source: its folder or archive.
+      allow_missing: build what is there although files are missing, extra or called otherwise;
+        the set is marked incomplete, and so is every result on it.
+
+    Returns:
+      name, folder (where its files lie), images (how many).
+
+    Raises:
+      LayoutError: the source does not fit; nothing was written.
+    """
+    if name not in SETS:
+        close = difflib.get_close_matches(name, SETS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise LayoutError(f"data set {name!r}: known are {', '.join(SETS)}{hint}")
+    spec = SETS[name]
+    with unpacked(source, folder) as root:
+        layout = Layout(root, any_case=spec.any_case)
+        rows = readers.READERS[name](layout)
+        differences = layout.differences(*check(spec, rows, layout))
+        if differences and not allow_missing:
+            raise LayoutError(
+                f"{source}: is not {spec.title} as released (nothing was written; "
+                f"--allow_missing takes what is there and marks the set):",
+                differences,
+            )
+        if not rows:
+            raise LayoutError(f"{source}: none of the images is there", differences)
+        lacking = max(spec.images - len(rows), 0)
+        return _build(name, folder, spec, rows, complete=not differences, lacking=lacking)
+
+
+def check(spec: Set, rows: list[Row], layout: Layout) -> list[str]:
+    """What the labels of a release have too many or too few of, or beyond the scale."""
+    said, want = len(rows) + len(layout.missing), layout.expected or spec.images
+    found = []
+    if said != want:
+        found.append(f"labels: name {said} images, the release has {want}")
+    outside = [r for r in rows if r.native is not None and not spec.low <= r.native <= spec.high]
+    if outside:
+        first = f"{outside[0].name} with {outside[0].native:g}"
+        scale = f"{spec.low:g}..{spec.high:g}"
+        found.append(f"scores: {len(outside)} lie outside {scale}, first {first}")
+    seen: set[str] = set()
+    twice = [r.name for r in rows if r.name in seen or seen.add(r.name)]
+    if twice:
+        found.append(f"names: {len(twice)} stand twice in the labels, first {twice[0]}")
+    return found
+
+
+@contextlib.contextmanager
+def unpacked(source: str, folder: str) -> Iterator[Path]:
+    """The source as a folder: itself, or its archive's files, which are removed afterwards."""
+    if not os.path.exists(source):
+        raise LayoutError(f"--source {source}: there is no such file or folder")
+    if os.path.isdir(source):
+        yield Path(source)
+        return
+    if not archives.is_archive(source):
+        known = ", ".join((*archives.ZIP, *archives.TAR))
+        raise LayoutError(f"--source {source}: is no folder and none of {known}; unpack it first")
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".unpacked.", dir=folder) as place:
+        archives.unpack(source, place)
+        yield Path(place)
+
+
+def mine(o: argparse.Namespace) -> dict:
+    """Builds anybody's own set; raises LayoutError if its table or folder does not fit."""
+    if not o.name or not set(o.name) <= set(OF_A_NAME):
+        raise LayoutError(f"--name {o.name!r}: give the set a name of letters, digits, - and _")
+    name = f"{o.set}/{o.name}"
+    if o.set == "pool":
+        with unpacked(o.source, o.folder) as root:
+            rows, spec = own.pool(root)
+            return _build(name, o.folder, spec, rows, upright=True, complete=True, lacking=0)
+    if o.low is None or o.high is None:
+        raise LayoutError(
+            "--low and --high: give both ends of the scale of the opinions (not of this table's "
+            "values: a scale taken from data changes with the data)"
+        )
+    columns = {key: getattr(o, f"{key}_column") for key in own.COLUMNS}
+    columns = {key: column for key, column in columns.items() if column}
+    rows = own.table(o.source, o.images, columns)
+    spec = own.catalog(rows, o.low, o.high, not o.lower_better, os.path.basename(o.source))
+    return _build(name, o.folder, spec, rows, upright=True, complete=True, lacking=0)
+
+
+def _build(name: str, folder: str, spec: Set, rows: list[Row], **facts) -> dict:
+    from diffv2iqa_jax.data import sets  # after all checks: TensorFlow takes seconds to import
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    return sets.build(name, folder, spec, rows, **facts)
+
+
+def parser() -> argparse.ArgumentParser:
+    out = argparse.ArgumentParser(
+        prog="python -m diffv2iqa_jax.data.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    out.add_argument("set", metavar="NAME", help=f"one of {', '.join((*SETS, *OWN))}")
+    out.add_argument("--source", required=True, help="the download: a folder or an archive")
+    out.add_argument("--folder", default="~/tensorflow_datasets", help="where the set will lie")
+    out.add_argument(
+        "--allow_missing", action="store_true", help="take what is there, and mark the set"
+    )
+    group = out.add_argument_group("own sets (csv, pool)")
+    group.add_argument("--name", help="the set will be csv/NAME or pool/NAME")
+    group.add_argument("--images", help="folder of the table's images; default: the table's own")
+    for key in own.COLUMNS:
+        default = key if key in ("image", "mos") else None
+        group.add_argument(f"--{key}_column", metavar="COLUMN", default=default)
+    group.add_argument("--low", type=float, help="lowest score the scale allows")
+    group.add_argument("--high", type=float, help="highest score the scale allows")
+    group.add_argument("--lower_better", action="store_true", help="a low score is a good one")
+    return out
+
+
+def main(argv: list[str] | None = None) -> int:
+    o = parser().parse_args(argv)
+    o.folder = os.path.expanduser(o.folder)
+    name = f"{o.set}/{o.name}" if o.set in OWN else o.set
+    if catalog.known(name) and catalog.complete(name, o.folder):
+        place = catalog.place(name, o.folder)
+        print(f"{name}: is there already; remove {place} to build it anew")
+        return 0
+    try:
+        if o.set in OWN:
+            done = mine(o)
+        else:
+            done = public(o.set, o.source, o.folder, allow_missing=o.allow_missing)
+    except (LayoutError, OSError) as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return EXIT_NOTHING if isinstance(error, NothingError) else EXIT_LAYOUT
+    print(f"{done['name']}: {done['images']} images in {done['folder']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""launch/splits.py: the commands it prints, and that it runs them."""
+
+import importlib.util
+import pathlib
+import shlex
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+spec = importlib.util.spec_from_file_location("launch_splits", ROOT / "launch" / "splits.py")
+launch = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(launch)
+
+
+def printed(capsys, *argv):
+    assert launch.main(["--workdir", "w", *argv]) == 0
+    return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_one_command_for_each_set_and_split(capsys):
+    config = str(ROOT / "configs" / "diffv2iqa.py")
+    argv = ("--config", f"{config}:release", "--sets", "livec", "koniq10k@512", "--splits", "3")
+    lines = printed(capsys, *argv, "--", "--config.restorer.run=r")
+    assert len(lines) == 6 and len({tuple(line) for line in lines}) == 6
+    assert len({line[line.index("--workdir") + 1] for line in lines}) == 6
+    last = lines[-1]
+    assert last[:3] == ["python", "-m", "diffv2iqa_jax.main"] and f"{config}:release" in last
+    assert {"--config.data.name=koniq10k@512", "--config.data.split=2"} <= set(last)
+    assert "--config.data.fractions=(0.6, 0.2, 0.2)" in last
+    assert last[-1] == "--config.restorer.run=r"
+    assert str(pathlib.Path("w", "koniq10k_512", "split-2")) in last
+
+
+def test_every_stage_of_a_configuration_gets_the_same_data(capsys):
+    config = str(ROOT / "configs" / "quickstart.py")
+    (line,) = printed(capsys, "--config", config, "--sets", "csiq", "--splits", "1")
+    for stage in ("restore", "quality"):
+        assert f"--config.stages.{stage}.data.name=csiq" in line
+
+
+@pytest.mark.parametrize("preset", launch.PRESETS)
+def test_a_preset_learns_on_all_of_one_and_tests_on_all_of_others(preset, capsys):
+    config = str(ROOT / "configs" / "diffv2iqa.py")
+    lines = printed(capsys, "--config", config, "--preset", preset)
+    tests = sum(map(len, launch.PRESETS[preset].values()))
+    assert len(lines) == len(launch.PRESETS[preset]) + tests
+    learned = None
+    for line in lines:
+        assert "--config.data.parts=all" in line
+        if "--on" in line:
+            on = line[line.index("--on") + 1]
+            assert on in launch.PRESETS[preset][learned] and f"--config.data.name={learned}" in line
+        else:
+            learned = next(f for f in line if "data.name" in f).partition("=")[2]
+
+
+def test_presets_name_sets_there_are():
+    from diffv2iqa_jax.data.catalog import SETS
+
+    for preset in launch.PRESETS.values():
+        for name, others in preset.items():
+            assert name in SETS and set(others) <= SETS.keys() and name not in others
+
+
+def test_chains_run_in_order_and_stop_where_a_command_fails(tmp_path, capsys):
+    note = lambda text: [
+        sys.executable, "-c", f"open(r'{tmp_path / 'out'}', 'a').write('{text}\\n')",
+    ]  # fmt: skip
+    fail = [sys.executable, "-c", "raise SystemExit(3)"]
+    chains = [[note("a1"), note("a2")], [note("b1"), fail, note("b3")]]
+    assert launch.run(chains, 2, tmp_path / "logs") == 1
+    lines = (tmp_path / "out").read_text().split()
+    assert sorted(lines) == ["a1", "a2", "b1"] and lines.index("a1") < lines.index("a2")
+    out = capsys.readouterr().out
+    assert "exit code 3" in out and "0001.log" in out
+
+
+@pytest.mark.parametrize(
+    "argv", [[], ["--sets", "x", "--jobs", "0"], ["--sets", "x", "--config", "no.py"]]
+)
+def test_bad_flags_run_nothing(argv, capsys):
+    argv = ["--config", str(ROOT / "configs" / "restore.py"), "--workdir", "w", *argv]
+    with pytest.raises(SystemExit) as left:
+        launch.main(argv)
+    assert left.value.code == 2
