@@ -7,6 +7,7 @@ made of a published model: "maniqa", "vcrnet", or "diffv2iqa_release" with a res
 import dataclasses
 import functools
 import hashlib
+import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -67,7 +68,7 @@ class Judge(NamedTuple):
     stored: what views are rounded to, one of `pixels.STORED`.
     whole: restore whole pictures and cut the views, rather than restoring each crop.
     pp: the test pipeline.
-    settings: of `tasks.quality`, where it is a net of ours: what `pack` keeps.
+    card: of a net of ours, what `pack` keeps: settings (of `tasks.quality`), size, pp, whole.
     """
 
     weights: Weights
@@ -78,7 +79,7 @@ class Judge(NamedTuple):
     whole: bool
     pp: str
     info: Info
-    settings: dict[str, Any] | None = None
+    card: dict[str, Any] | None = None
 
 
 def load(name: str, *, restorer: str | None = None) -> Judge:
@@ -118,18 +119,29 @@ def _of_run(name: str, folder: pathlib.Path) -> Judge:
     if not (folder / "checkpoints").is_dir() and (folder / "quality" / "checkpoints").is_dir():
         folder = folder / "quality"
     config, weights, step = _saved(folder, "quality")
-    of = lambda key: config[key]
     data, origin = config["data"], config.get("restorer_from", {})
     card = {
-        "settings": {key: of(key) for key in ("restorer", "model", "loss")},
+        "settings": {key: config[key] for key in ("restorer", "model", "loss")},
+        "size": data["size"],
         "pp": data["pp_test"].format(size=data["size"]),
         "whole": bool(origin) and origin.get("cached", True),
         "data": f"{data['name']}, split {data['split']}, {step} steps",
-        "scale": data.get("scale") or {},
+        "scale": _scale(folder),
         "licence": "",
         "sha256": digest(weights),
     }
     return _ours(name, weights, card)
+
+
+def _scale(folder: pathlib.Path) -> dict:
+    """The scale of the run's data set, where its results tell."""
+    path = folder / "results.json"
+    told = json.loads(path.read_text()).get("protocol", {}) if path.exists() else {}
+    if "scale" not in told:
+        return {}
+    low, high = told["scale"]
+    up = told.get("higher_is_better", True)
+    return {"name": told.get("name", ""), "low": low, "high": high, "higher_better": up}
 
 
 def _saved(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
@@ -172,6 +184,12 @@ def _of_file(name: str, path: pathlib.Path, restorer: str | None) -> Judge:
         raise WeightsError(f"{name}: is a {kind!r}, which gives no scores; {known} do")
     if restorer is not None and kind != "diffv2iqa_release":
         raise WeightsError(f"{name}: is a {kind!r}, which takes no other restorer")
+    if name != "starter":  # whose tests have done it: it takes a second
+        settings = {"task": "quality", **card["settings"]}
+        like = shapes(settings, card["size"]) if kind == KIND else published.like(card)
+        weights = pretrained.fit(
+            kind, pretrained.Renamed(pretrained.flatten(weights), [], []), like
+        )
     if kind == KIND:
         return _ours(name, weights, card)
     if kind == "diffv2iqa_release":
@@ -191,7 +209,7 @@ def _ours(name: str, weights: Weights, card: dict) -> Judge:
     restorer, net = restorers.make(**settings["restorer"]), QualityModel(**settings["model"])
     score = functools.partial(_quality, net, None)
     made = _restoring(name, KIND, weights, card, restorer, settings["restorer"], score)
-    return made._replace(settings=settings)
+    return made._replace(card={key: card[key] for key in ("settings", "size", "pp", "whole")})
 
 
 def _release(name: str, weights: Weights, card: dict, run: str | None) -> Judge:
@@ -258,9 +276,9 @@ def pack(judge: Judge, path: str, *, dtype: str = "float32", **facts) -> None:
     Raises:
       WeightsError: it is no net of ours.
     """
-    if judge.settings is None:
+    if judge.card is None:
         raise WeightsError(f"{judge.info.name}: only our own runs are packed; keep that file")
-    card = {"kind": KIND, "settings": judge.settings, "pp": judge.pp, "whole": judge.whole}
+    card = {"kind": KIND, **judge.card}
     known = {key: getattr(judge.info, key) for key in ("data", "scale", "licence")}
     pretrained.save(path, judge.weights, {**card, **known, **facts}, dtype=dtype)
 

@@ -303,6 +303,11 @@ def module(card: dict) -> nn.Module:
     return KINDS[card["kind"]].module(**card["settings"])
 
 
+def like(card: dict) -> Weights:
+    """Shapes of the weights that a card is for, whose nets see images alone."""
+    return _like(card["kind"], card["settings"], Shapes())
+
+
 def _like(kind: str, settings: dict, shapes: Shapes) -> Weights:
     """Shapes of the weights of this net, without making any."""
     row = KINDS[kind]

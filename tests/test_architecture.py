@@ -26,6 +26,7 @@ LAYERS = [
     "starts objective export",
     "train scorer",
     "main score",
+    "bench_score",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 CONFIG_READERS = {"config", "main", "plan", "starts"}

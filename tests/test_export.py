@@ -78,7 +78,7 @@ def test_a_run_becomes_one_file_with_what_its_card_should_say(by_crops, tmp_path
     assert export.main([str(by_crops), str(dest), *card]) == 0
     found = judge.load(str(dest))
     assert (found.info.licence, found.info.data) == ("CC0", "drawings")
-    assert found.settings == judge.load(str(by_crops)).settings
+    assert found.card == judge.load(str(by_crops)).card
     assert export.main([str(dest), str(tmp_path / "again.safetensors")]) == 0
     again = scorer.load(tmp_path / "again.safetensors", jit_cache=None)
     assert np.isfinite(again(picture()).score)

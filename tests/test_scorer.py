@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import zlib
@@ -339,6 +340,40 @@ def test_weights_that_cannot_score_are_refused_in_a_line(restored, tmp_path):
     for settings in ({"batch": 0}, {"crops": 0}, {"pp": "grid(0)"}):
         with pytest.raises(ValueError, match="at least 1|from 1"):
             scorer.Scorer(None if "pp" not in settings else _hollow(), **settings)
+
+
+def test_a_file_that_does_not_fit_its_card_is_refused_by_name(packed, tmp_path):
+    weights, card = pretrained.load(packed)
+    flat = pretrained.flatten(weights)
+    name = next(name for name in flat if name.endswith("head/score_0/kernel"))
+    rest = {key: x for key, x in flat.items() if key != name}
+    own = {key: card[key] for key in ("kind", "settings", "size", "pp", "whole")}
+    for changed, message in (
+        (rest, f"1 missing: {name}"),
+        (flat | {"params/odd": np.zeros(2)}, "1 unknown: params/odd"),
+        (flat | {name: flat[name][:1]}, f"1 mis-shaped: {name}"),
+        (flat | {name: flat[name] * np.nan}, f"1 not finite: {name}"),
+    ):
+        path = tmp_path / "changed.safetensors"
+        pretrained.save(path, pretrained.unflatten(changed), own)
+        with pytest.raises(judge.WeightsError, match=message):
+            judge.load(str(path))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(judge.WeightsError, match="cut short"):
+        judge.load(str(path))
+    path.write_bytes(packed.read_bytes()[:-1] + b"x")
+    with pytest.raises(judge.WeightsError, match="SHA-256"):
+        judge.load(str(path))
+
+
+def test_the_data_sets_scale_comes_from_the_runs_results(by_crops, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(by_crops, run)
+    results = json.loads((run / "results.json").read_text())
+    results["protocol"] |= {"name": "set", "scale": [10, 60], "higher_is_better": False}
+    (run / "results.json").write_text(json.dumps(results))
+    found = scorer.load(run, jit_cache=None)(picture())
+    assert found.mos == pytest.approx(60 - 50 * found.score)
 
 
 def _hollow():
