@@ -11,8 +11,9 @@ import numpy as np
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
-from diffv2iqa_jax.data import builder, pp
+from diffv2iqa_jax.data import builder, pp, pristine
 from diffv2iqa_jax.data.example import example
+from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vit
 from diffv2iqa_jax.training import checkpoint, optim
 from diffv2iqa_jax.training.state import TrainState, merge, partition
@@ -28,6 +29,7 @@ SECTIONS = {
     "evaluate": ("val_images", "examples", "baselines"),
 }
 COMMON = ("task", "seed", "data", "restorer", "optim", "devices", "every", "evaluate", "keep")
+DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample", "pairs", "test")
 OF_TASK = {"restoration": (), "quality": ("model", "loss")}
 RUN_KEYS = ("run", "changes", "cached", "folder")
 
@@ -42,8 +44,12 @@ def check(config: dict) -> None:
     if task not in OF_TASK:
         raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
     only(config, "", (*COMMON, *OF_TASK[task], "tensorboard"))
+    photos = config["data"].get("name") == pristine.NAME
     for section, keys in SECTIONS.items():
-        only(config[section], section, keys)
+        own = ("distort",) if photos and section == "data" else ()
+        only(config[section], section, (*keys, *own))
+    if photos and config["restorer"].get("cached"):
+        raise ConfigError("config.restorer.cached True: photos are distorted anew at each step")
     for key in SECTIONS["every"]:
         if config["every"][key] < 1:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
@@ -65,17 +71,32 @@ def check(config: dict) -> None:
 
 def check_data(settings: dict) -> None:
     """The data set's name and both pipelines, without reading anything."""
-    call(
-        lambda name, folder: builder.found(name, os.path.expanduser(folder)),
-        "data",
-        {k: settings[k] for k in ("name", "folder")},
-    )
+    call(lambda: data_found(settings), "data", {})
+    if settings["name"] == pristine.NAME:
+        only(settings["distort"], "data.distort", DISTORT_KEYS)
+        call(distorting, "data.distort", settings["distort"], task=None)
     for key in ("pp_train", "pp_test"):
         call(
             lambda pipeline: pp.parse(pipeline),
             f"data.{key}",
             {"pipeline": settings[key].format(size=settings["size"])},
         )
+
+
+def data_found(settings: dict) -> bool:
+    """Whether the data is there; raises ValueError where it cannot be made either."""
+    folder = os.path.expanduser(settings["folder"])
+    if settings["name"] != pristine.NAME:
+        return builder.found(settings["name"], folder)
+    places = [p for p in (folder, settings.get("distort", {}).get("test")) if p]
+    return all(len(Shelf(place).names) > 0 for place in places)
+
+
+def distorting(task: Task, pairs: int, test: str, **settings) -> Task:
+    """The task on photos that each step distorts; `pairs` and `test` are of evaluation."""
+    if not 0 <= pairs <= len(pristine.PAIRS):
+        raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(pristine.PAIRS)}")
+    return tasks.distorting(task, **settings)
 
 
 def optimiser(config: dict):
@@ -148,7 +169,10 @@ def make_task(config: dict) -> Task:
     """The task of a resolved configuration."""
     names = ("restorer", *OF_TASK[config["task"]])
     settings = {k: config[k] for k in names}
-    return call(tasks.TASKS[config["task"]], config["task"], settings)
+    task = call(tasks.TASKS[config["task"]], config["task"], settings)
+    if config["data"]["name"] == pristine.NAME:
+        task = call(distorting, "data.distort", config["data"]["distort"], task=task)
+    return task
 
 
 def shapes(task: Task, size: int, frozen: str = "") -> Weights:

@@ -15,7 +15,7 @@ from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, views
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.data import builder, pipeline, splits
+from diffv2iqa_jax.data import builder, pipeline, pristine, splits
 from diffv2iqa_jax.training import sharding, steps
 from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
 from diffv2iqa_jax.training.logs import Log
@@ -70,7 +70,7 @@ def run(
         configs.write_json(os.path.join(workdir, "env.json"), environment())
 
     # Data.
-    data = Data(config["data"], config["evaluate"]["val_images"])
+    data = open_data(config["data"], config["evaluate"]["val_images"])
     if "restorer_from" in resolved and config["restorer"]["cached"]:
         data.views = make_views(resolved, config, data, stage1, workdir, stop)
     if mode == "views":
@@ -126,7 +126,7 @@ def run(
         tensorboard=config["tensorboard"],
         quiet=not first,
     )
-    batches = data.train(start)
+    batches = log.watch(data.train(start))
     for step in range(start + 1, total + 1 if mode == "train" else 0):
         if step == stop_at:
             return {}
@@ -166,6 +166,21 @@ def run(
     log.close()
     checkpoints.close()
     return results
+
+
+def open_data(settings: dict, val_images: int):
+    """The data of a run: a built data set, or photos to distort.
+
+    Raises:
+      ConfigError: there are no photos, or too many damaged ones.
+    """
+    if settings["name"] != pristine.NAME:
+        return Data(settings, val_images)
+    process = (jax.process_index(), jax.process_count())
+    try:
+        return pristine.Pristine(settings, val_images, process)
+    except ValueError as error:
+        raise configs.ConfigError(f"config.data: {error}") from error
 
 
 class Data:

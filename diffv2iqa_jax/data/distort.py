@@ -10,16 +10,14 @@ program it draws all types and levels of a picture:
     python -m diffv2iqa_jax.data.distort --sheet out.png IMAGE
 """
 
-import argparse
 import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
-from diffv2iqa_jax import pixels, rng
-from diffv2iqa_jax.data import codecs, colours, optics, photos
+from diffv2iqa_jax import rng
+from diffv2iqa_jax.data import codecs, colours, optics
 
 LEVELS = (0, 1, 2, 3, 4, 5)  # 0: as it is
 SMALLEST = 16  # pixels each way
@@ -93,7 +91,7 @@ def distort(
     Raises:
       ValueError: shapes, sizes, numbers or a type or level that do not fit; says which.
     """
-    _check(image_BHWC, type_B, level_B, group)
+    _check(image_BHWC, type_B, level_B)
     count = image_BHWC.shape[0]
     key_B = rng.per_image(key, jnp.arange(count)) if key.ndim == 0 else key
     level_B = jnp.clip(jnp.asarray(level_B, jnp.int32), 0, LEVELS[-1])
@@ -133,17 +131,48 @@ def chain(
     Raises:
       ValueError: as `distort`, or settings out of range.
     """
-    low, high = levels
-    if not 2 <= most <= len(TYPES) or not 1 <= low <= high <= LEVELS[-1]:
-        raise ValueError(f"most {most}, levels {levels}: must be 2 to 25, and 1 <= low <= high <= 5")
+    return mixture(
+        key, image_BHWC, types=TYPES, clean=0.0, chains=1.0, levels=levels, most=most, group=group
+    )
+
+
+def mixture(
+    key: jax.Array,
+    image_BHWC: jax.Array,
+    *,
+    types: tuple[str, ...],
+    clean: float,
+    chains: float,
+    levels: tuple[int, int],
+    most: int = 4,
+    group: int = 1,
+) -> jax.Array:
+    """What training sees: each image as it is, distorted once, or by a chain, all by chance.
+
+    Args:
+      key, image_BHWC, group: as in `distort`.
+      types: names from TYPES to draw from.
+      clean: share of the images that stay as they are.
+      chains: share of the others that get 2 to `most` distortions.
+      levels: the lowest and the highest level to draw.
+
+    Raises:
+      ValueError: as `distort`, or settings out of range.
+    """
+    check_mixture(types=types, clean=clean, chains=chains, levels=levels, most=most, group=group)
     count = image_BHWC.shape[0]
     key_B = rng.per_image(key, jnp.arange(count)) if key.ndim == 0 else key
+    number_K = jnp.array([TYPES.index(name) for name in types], jnp.int32)
+    steps = most if chains > 0 else 1
 
     def drawn(key):
-        how_many = jax.random.randint(rng.stream_of(key, "count"), (), 2, most + 1)
-        type_S = jax.random.permutation(rng.stream_of(key, "types"), len(TYPES))[:most]
-        level_S = jax.random.randint(rng.stream_of(key, "levels"), (most,), low, high + 1)
-        return type_S, jnp.where(jnp.arange(most) < how_many, level_S, 0)
+        of = lambda name: rng.stream_of(key, name)
+        several = jax.random.randint(of("count"), (), 2, most + 1)
+        how_many = jnp.where(jax.random.bernoulli(of("chain"), chains), several, 1)
+        how_many = jnp.where(jax.random.bernoulli(of("clean"), clean), 0, how_many)
+        type_S = jax.random.permutation(of("types"), number_K)[:steps]
+        level_S = jax.random.randint(of("levels"), (steps,), levels[0], levels[1] + 1)
+        return type_S, jnp.where(jnp.arange(steps) < how_many, level_S, 0)
 
     def one_more(x_BHWC, turn):
         number, type_B, level_B = turn
@@ -152,7 +181,23 @@ def chain(
 
     type_BS, level_BS = jax.vmap(drawn)(key_B)
     start = jnp.clip(jnp.asarray(image_BHWC, jnp.float32), -1.0, 1.0)
-    return jax.lax.scan(one_more, start, (jnp.arange(most), type_BS.T, level_BS.T))[0]
+    return jax.lax.scan(one_more, start, (jnp.arange(steps), type_BS.T, level_BS.T))[0]
+
+
+def check_mixture(*, types, clean, chains, levels, most: int = 4, group: int = 1) -> None:
+    """Raises ValueError for settings of `mixture` that do not fit."""
+    unknown = [name for name in types if name not in TYPES]
+    if unknown or not types:
+        raise ValueError(f"types {unknown or types}: known are {list(TYPES)}")
+    for name, share in (("clean", clean), ("chains", chains)):
+        if not 0 <= share <= 1:
+            raise ValueError(f"{name} {share}: must be a share from 0 to 1")
+    if len(levels) != 2 or not 1 <= levels[0] <= levels[1] <= LEVELS[-1]:
+        raise ValueError(f"levels {levels}: must be the lowest and the highest, 1 to {LEVELS[-1]}")
+    if most < 2 or (chains > 0 and len(types) < most):
+        raise ValueError(f"most {most}: must be 2 to {len(types)}, the number of types")
+    if group < 1:
+        raise ValueError(f"group {group}: must be at least 1")
 
 
 def _groups(type_B: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -178,7 +223,7 @@ def _groups(type_B: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Arr
     return member.reshape(turns, size), type_T, jnp.zeros_like(place_B).at[order_B].set(place_B)
 
 
-def _check(image_BHWC, type_B, level_B, group: int) -> None:
+def _check(image_BHWC, type_B, level_B) -> None:
     shape, dtype = jnp.shape(image_BHWC), jnp.result_type(image_BHWC)
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(f"images of shape {shape}: must be (B, H, W, 3); repeat grey, drop alpha")
@@ -186,8 +231,6 @@ def _check(image_BHWC, type_B, level_B, group: int) -> None:
         raise ValueError(f"images of {dtype}: must be float in [-1, 1]; see pixels.to_float")
     if min(shape[1:3]) < SMALLEST:
         raise ValueError(f"images of {shape[1]} x {shape[2]}: must be at least {SMALLEST} pixels")
-    if group < 1:
-        raise ValueError(f"group {group}: must be at least 1")
     known = {"type": range(len(TYPES)), "level": LEVELS}
     for name, value in (("type", type_B), ("level", level_B)):
         if jnp.shape(value) != shape[:1]:
@@ -198,53 +241,7 @@ def _check(image_BHWC, type_B, level_B, group: int) -> None:
                 raise ValueError(f"{name} {wrong[0]}: known are 0 to {known[name][-1]}")
 
 
-def sheet(image_HWC: np.ndarray, key: jax.Array) -> Image.Image:
-    """A uint8 picture in all types (rows, in two columns) and levels."""
-    h, w, _ = image_HWC.shape
-    count = len(TYPES) * len(LEVELS)
-    type_B = np.repeat(np.arange(len(TYPES)), len(LEVELS))
-    level_B = np.tile(LEVELS, len(TYPES))
-    image_BHWC = np.broadcast_to(image_HWC, (count, h, w, 3))
-    # One key for a row: along it, the same thing grows.
-    key_B = rng.per_image(key, jnp.asarray(type_B))
-    made = jax.jit(distort)(key_B, pixels.to_float(jnp.asarray(image_BHWC)), type_B, level_B)
-    cells = np.asarray(pixels.to_uint8(made)).reshape(len(TYPES), len(LEVELS), h, w, 3)
-    rows, line = -(-len(TYPES) // 2), 16
-    width = len(LEVELS) * (w + 4)
-    page = Image.new("RGB", (2 * width + 12, rows * (h + line + 4)), "white")
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
-    for number, name in enumerate(TYPES):
-        left, top = number // rows * (width + 12), number % rows * (h + line + 4)
-        for level in LEVELS:
-            at = left + level * (w + 4)
-            text = f"{name.replace('_', ' ')}  {level}" if level == 0 else str(level)
-            draw.text((at, top), text, "black", font)
-            page.paste(Image.fromarray(cells[number, level]), (at, top + line))
-    return page
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
-    parser = argparse.ArgumentParser(prog="distort", description="Draws all types and levels.")
-    parser.add_argument("image", metavar="IMAGE", help="its middle is distorted")
-    parser.add_argument("--sheet", required=True, metavar="PNG", help="file to write")
-    parser.add_argument("--size", type=int, default=160, help="of the part, in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="of noise, directions and places")
-    o = parser.parse_args(argv)
-    try:
-        picture = photos.read(o.image)
-        if min(o.size, *picture.shape[:2]) < SMALLEST:
-            raise ValueError(f"--size {o.size} of {o.image}: must be at least {SMALLEST} pixels")
-        h, w = (min(o.size, n) for n in picture.shape[:2])
-        top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
-        made = sheet(picture[top : top + h, left : left + w], rng.stream(o.seed, "sheet"))
-        made.save(o.sheet, "PNG")
-    except (ValueError, OSError) as error:
-        print(f"distort: {error}", file=sys.stderr)
-        return 2
-    print(f"{o.sheet}: {len(TYPES)} types at levels {LEVELS[0]} to {LEVELS[-1]}")
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from diffv2iqa_jax.data import sheet  # the program alone reads and draws pictures
+
+    sys.exit(sheet.main())

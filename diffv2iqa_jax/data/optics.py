@@ -119,8 +119,8 @@ def white_noise(key, x_HWC, level):
 
 
 def colour_noise(key, x_HWC, level):
-    """Gaussian noise in Cb and Cr, of variance 0.001, 0.002, 0.004, 0.008, 0.016 (ours)."""
-    deviation = jnp.sqrt(pick((0.001, 0.002, 0.004, 0.008, 0.016), level))
+    """Gaussian noise in Cb and Cr, of variance 0.0005, 0.001, 0.002, 0.004, 0.008 (ours)."""
+    deviation = jnp.sqrt(pick((0.0005, 0.001, 0.002, 0.004, 0.008), level))
     noise = deviation * _normal(key, (*x_HWC.shape[:2], 2))
     return x_HWC + mix(RGB_33, jnp.pad(noise, ((0, 0), (0, 0), (1, 0))))
 
