@@ -74,7 +74,7 @@ def check_data(settings: dict) -> None:
     call(lambda: data_found(settings), "data", {})
     if settings["name"] == pristine.NAME:
         only(settings["distort"], "data.distort", DISTORT_KEYS)
-        call(distorting, "data.distort", settings["distort"], task=None)
+        call(distorting, "data.distort", settings["distort"], task=Task(None, None, None))
     for key in ("pp_train", "pp_test"):
         call(
             lambda pipeline: pp.parse(pipeline),
