@@ -258,5 +258,3 @@ def sharpen(key, x_HWC, level):
     """Plus 1, 2, 3, 6, 12 times what a Gaussian blur of deviation 1 takes away."""
     gain = pick((1, 2, 3, 6, 12), level)
     return x_HWC + gain * (x_HWC - gaussian(x_HWC, 1.0, 4))
-
-

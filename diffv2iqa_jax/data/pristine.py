@@ -11,7 +11,6 @@ import zlib
 from collections.abc import Iterator
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import tensorflow as tf
 
@@ -179,13 +178,14 @@ def to_train(
     number, count = process
     if batch < 1 or batch % count:
         raise ValueError(f"batch={batch} must be a multiple of the {count} processes")
+    if not len(places):
+        raise ValueError(f"{shelf.where}: no photos to train on")
     rows, places = batch // count, np.asarray(places, np.int64)
     run, draw_seed = preprocessing.parse(pp), np.uint32(seed % 2**32).view(np.int32)
 
     def decoded(epoch: np.int64, turn: np.int64) -> np.ndarray:
-        key = (seed % 2**63, int(epoch))
-        order = _order(len(places), key)
-        return shelf.sound(places[np.roll(order, -int(turn))])
+        order, count = _order(len(places), (seed % 2**63, int(epoch))), len(places)
+        return shelf.sound(int(places[order[(turn + i) % count]]) for i in range(count))
 
     def one(position: tf.Tensor) -> dict[str, tf.Tensor]:
         turn = [position // len(places), position % len(places)]

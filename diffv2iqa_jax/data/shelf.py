@@ -4,7 +4,7 @@ import glob
 import logging
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -55,10 +55,10 @@ class Shelf:
             self._kept[place] = picture
         return picture
 
-    def sound(self, places: np.ndarray) -> np.ndarray:
+    def sound(self, places: Iterable[int]) -> np.ndarray:
         """The first of these photos that is not damaged; black if too many are."""
         for place in places:
-            picture = self.picture(int(place))
+            picture = self.picture(place)
             if picture is not None:
                 return picture
             if self._too_many():
