@@ -13,13 +13,13 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
     "types rng config losses metrics pixels fullref markup diffusion.schedule training.sharding "
     "training.logs training.resize training.renames data.splits data.pp data.scenes data.degrade "
-    "data.example data.codecs data.photos",
+    "data.example data.codecs data.photos data.onhost",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
     "data.builder baselines charts evaluate data.colours data.shelf rating",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.pipeline pages data.optics",
     "models.guidance models.difference models.vcr views report data.distort",
-    "models.iqa restorers data.sheet data.pristine",
+    "models.iqa restorers data.pristine",
     "tasks published",
     "plan bench convert",
     "train",

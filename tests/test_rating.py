@@ -8,9 +8,7 @@ from diffv2iqa_jax.data import degrade, scenes
 
 REFERENCE = np.stack([scenes.scene(i, 48) for i in range(4)])
 TYPES = ("jpeg", "white_noise", "motion_blur", "brighten")
-IMAGE = np.stack(
-    [degrade.degrade(x, t, 3, seed=0) for x, t in zip(REFERENCE, TYPES, strict=True)]
-)
+IMAGE = np.stack([degrade.degrade(x, t, 3, seed=0) for x, t in zip(REFERENCE, TYPES, strict=True)])
 
 
 @pytest.mark.parametrize("subsample", [True, False])

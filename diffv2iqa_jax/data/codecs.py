@@ -47,10 +47,20 @@ DCT_88 = np.cos((2 * _i + 1) * _u * np.pi / 16) * np.where(_u == 0, 8**-0.5, 0.5
 DCT_88 = DCT_88.astype(np.float32)
 
 
-def mix(matrix_33: np.ndarray, x_HWC: jax.Array) -> jax.Array:
+def mix(matrix_33: np.ndarray, x_3HW: jax.Array) -> jax.Array:
     """The matrix applied to each pixel's channels, in full float32."""
-    r, g, b = (x_HWC[..., i] for i in range(3))
-    return jnp.stack([m[0] * r + m[1] * g + m[2] * b for m in matrix_33.tolist()], axis=-1)
+    r, g, b = x_3HW
+    return jnp.stack([m[0] * r + m[1] * g + m[2] * b for m in matrix_33.tolist()])
+
+
+def planes(x_HWC: jax.Array) -> jax.Array:
+    """Channels first: what runs over pixels is fast then."""
+    return jnp.moveaxis(x_HWC, -1, 0)
+
+
+def joined(x_CHW: jax.Array) -> jax.Array:
+    """Channels last again."""
+    return jnp.moveaxis(x_CHW, 0, -1)
 
 
 def jpeg(x_HWC: jax.Array, quality: jax.Array | float) -> jax.Array:
@@ -64,16 +74,14 @@ def jpeg(x_HWC: jax.Array, quality: jax.Array | float) -> jax.Array:
       Whole numbers in [0, 255]; Pillow's own but for rounding (tests: 45 dB and more).
     """
     h, w, _ = x_HWC.shape
-    ycc = jnp.floor((mix(np.rint(YCC_33 * 65536), _levels(x_HWC)) + YCC_OFFSET_3) / 65536)
-    luma = _block_coded(ycc[..., 0], _table(LUMA_88, quality))[:h, :w]
+    ycc = mix(np.rint(YCC_33 * 65536), _levels(planes(x_HWC))) + YCC_OFFSET_3[:, None, None]
+    ycc = jnp.floor(ycc / 65536)
+    luma = _block_coded(ycc[:1], _table(LUMA_88, quality))[:, :h, :w]
     # Beyond the border libjpeg repeats the last column before it averages, the last row after.
-    chroma_CHW = jnp.moveaxis(ycc[..., 1:], -1, 0)
-    chroma_CHW = jnp.pad(chroma_CHW, ((0, 0), (0, h % 2), (0, -w % 16)), mode="edge")
-    small_CHW = jax.vmap(_halved)(chroma_CHW)
-    coded = jax.vmap(lambda x: _block_coded(x, _table(CHROMA_88, quality)))(small_CHW)
-    coded = coded[:, : -(-h // 2), : -(-w // 2)]
-    chroma = jnp.moveaxis(jax.vmap(_doubled)(coded)[:, :h, :w], 0, -1) - 128.0
-    return _levels(mix(RGB_33, jnp.concatenate([luma[..., None], chroma], axis=-1)))
+    chroma = jnp.pad(ycc[1:], ((0, 0), (0, h % 2), (0, -w % 16)), mode="edge")
+    coded = _block_coded(_halved(chroma), _table(CHROMA_88, quality))
+    chroma = _doubled(coded[:, : -(-h // 2), : -(-w // 2)])[:, :h, :w] - 128.0
+    return joined(_levels(mix(RGB_33, jnp.concatenate([luma, chroma]))))
 
 
 def _levels(x: jax.Array) -> jax.Array:
@@ -87,40 +95,42 @@ def _table(table_88: np.ndarray, quality: jax.Array | float) -> jax.Array:
     return jnp.clip(jnp.floor((table_88 * percent + 50) / 100), 1, 255)
 
 
-def _block_coded(x_HW: jax.Array, table_88: jax.Array) -> jax.Array:
-    """One plane quantised in the DCT of its 8 x 8 blocks: whole numbers, padded to blocks."""
-    h, w = x_HW.shape
-    x_HW = jnp.pad(x_HW, ((0, -h % 8), (0, -w % 8)), mode="edge")
-    blocks = x_HW.reshape(x_HW.shape[0] // 8, 8, x_HW.shape[1] // 8, 8) - 128.0
+def _block_coded(x_CHW: jax.Array, table_88: jax.Array) -> jax.Array:
+    """Planes quantised in the DCT of their 8 x 8 blocks: whole numbers, padded to blocks."""
+    c, h, w = x_CHW.shape
+    x_CHW = jnp.pad(x_CHW, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
+    padded = x_CHW.shape
+    blocks = x_CHW.reshape(c, padded[1] // 8, 8, padded[2] // 8, 8) - 128.0
     product = lambda form, m, x: jnp.einsum(form, m, x, precision=HIGHEST)
-    step = 8 * table_88[None, :, None, :]
+    step = 8 * table_88[None, None, :, None, :]
     # libjpeg keeps 2 bits after the point between its passes, and none of 8 x DCT after them:
     # without that, coefficients in the middle between two steps would go either way.
-    rows = jnp.round(product("vj,hiwj->hiwv", DCT_88 * 128**0.5, blocks))
-    c = jnp.round(product("ui,hiwv->huwv", DCT_88 * 0.5**0.5, rows))
-    kept = jnp.sign(c) * jnp.floor((jnp.abs(c) + step / 2) / step) * (step / 8)
-    decoded = product("uj,hiwu->hiwj", DCT_88, product("ui,huwv->hiwv", DCT_88, kept))
-    return _levels(decoded.reshape(rows.shape[0] * 8, -1) + 128.0)
+    rows = jnp.round(product("vj,chiwj->chiwv", DCT_88 * 128**0.5, blocks))
+    k = jnp.round(product("ui,chiwv->chuwv", DCT_88 * 0.5**0.5, rows))
+    kept = jnp.sign(k) * jnp.floor((jnp.abs(k) + step / 2) / step) * (step / 8)
+    decoded = product("ui,chuwv->chiwv", DCT_88, kept)
+    decoded = product("vj,chiwv->chiwj", DCT_88, decoded)
+    return _levels(decoded.reshape(padded) + 128.0)
 
 
-def _halved(x_HW: jax.Array) -> jax.Array:
+def _halved(x_CHW: jax.Array) -> jax.Array:
     """Means of 2 x 2 in whole numbers; libjpeg adds 1 and 2 in turn before it divides by 4."""
-    total = x_HW[::2] + x_HW[1::2]
-    total = total[:, ::2] + total[:, 1::2]
-    bias = 1.0 + jnp.arange(total.shape[1], dtype=jnp.float32) % 2
-    return jnp.floor((total + bias[None]) / 4)
+    total = x_CHW[:, ::2] + x_CHW[:, 1::2]
+    total = total[:, :, ::2] + total[:, :, 1::2]
+    bias = 1.0 + jnp.arange(total.shape[2], dtype=jnp.float32) % 2
+    return jnp.floor((total + bias[None, None]) / 4)
 
 
-def _doubled(x_HW: jax.Array) -> jax.Array:
+def _doubled(x_CHW: jax.Array) -> jax.Array:
     """libjpeg's triangle filter: each new value is 9, 3, 3 and 1 sixteenths of the nearest."""
-    h, w = x_HW.shape
-    p = jnp.pad(x_HW, 1, mode="edge")
-    near = 3 * p[1:-1]
-    rows = jnp.stack([near + p[:-2], near + p[2:]], axis=1).reshape(2 * h, w + 2)
-    near = 3 * rows[:, 1:-1]
-    left = jnp.floor((near + rows[:, :-2] + 8) / 16)
-    right = jnp.floor((near + rows[:, 2:] + 7) / 16)
-    return jnp.stack([left, right], axis=2).reshape(2 * h, 2 * w)
+    c, h, w = x_CHW.shape
+    p = jnp.pad(x_CHW, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    near = 3 * p[:, 1:-1]
+    rows = jnp.stack([near + p[:, :-2], near + p[:, 2:]], axis=2).reshape(c, 2 * h, w + 2)
+    near = 3 * rows[:, :, 1:-1]
+    left = jnp.floor((near + rows[:, :, :-2] + 8) / 16)
+    right = jnp.floor((near + rows[:, :, 2:] + 7) / 16)
+    return jnp.stack([left, right], axis=3).reshape(c, 2 * h, 2 * w)
 
 
 # JPEG 2000 (ITU-T T.800): lifting steps of the 9/7 wavelet. Its scaling does not matter here, as
@@ -148,8 +158,7 @@ def jpeg2000(x_HWC: jax.Array, bits_per_pixel: jax.Array | float) -> jax.Array:
       Whole numbers in [0, 255]. PSNR to the original within 1 dB of OpenJPEG's at that rate.
     """
     h, w, _ = x_HWC.shape
-    ycc_CHW = jnp.moveaxis(mix(YCC_33, _levels(x_HWC) - 128.0), -1, 0)
-    bands = _analysis(ycc_CHW)
+    bands = _analysis(mix(YCC_33, _levels(planes(x_HWC)) - 128.0))
     spread = jnp.concatenate([_spread(band).reshape(-1) for band in bands])
     wanted = jnp.asarray(bits_per_pixel, jnp.float32) * (h * w)
 
@@ -162,7 +171,7 @@ def jpeg2000(x_HWC: jax.Array, bits_per_pixel: jax.Array | float) -> jax.Array:
     low, high = jax.lax.fori_loop(0, 11, halved, tuple(jnp.float32(x) for x in SEARCH))
     step = jnp.exp2((low + high) / 2)
     decoded = _synthesis([_cut(band, step) for band in bands], h, w)
-    return _levels(mix(RGB_33, jnp.moveaxis(decoded, 0, -1)) + 128.0)
+    return joined(_levels(mix(RGB_33, decoded) + 128.0))
 
 
 def _cut(x: jax.Array, step: jax.Array) -> jax.Array:

@@ -5,11 +5,13 @@ distortion maps (key, picture, level 1..5) -> picture; strengths stand in its do
 order of the levels. They are KADID-10k's (Lin et al. 2019) unless it says "ours".
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax.data.codecs import mix
+from diffv2iqa_jax.data.codecs import joined, mix, planes
 
 # IEC 61966-2-1 and CIE 15 with white D65, as scikit-image has them.
 XYZ_33 = np.array(
@@ -34,45 +36,47 @@ def _power(x: jax.Array, exponent: float | jax.Array) -> jax.Array:
 
 
 def to_lab(x_HWC: jax.Array) -> jax.Array:
-    """sRGB in [0, 1] -> CIELAB: L in [0, 100], a and b around [-110, 110]."""
-    low = x_HWC <= 0.04045
-    curved = _power((jnp.where(low, 1.0, x_HWC) + 0.055) / 1.055, 2.4)
-    xyz = mix(XYZ_33 / WHITE_3[:, None], jnp.where(low, x_HWC / 12.92, curved))
+    """sRGB in [0, 1] -> CIELAB (3, H, W): L in [0, 100], a and b around [-110, 110]."""
+    x_3HW = planes(x_HWC)
+    low = x_3HW <= 0.04045
+    curved = _power((jnp.where(low, 1.0, x_3HW) + 0.055) / 1.055, 2.4)
+    xyz = mix(XYZ_33 / WHITE_3[:, None], jnp.where(low, x_3HW / 12.92, curved))
     low = xyz <= KNEE**3
     root = _power(jnp.where(low, 1.0, xyz), 1 / 3)
-    fx, fy, fz = jnp.moveaxis(jnp.where(low, xyz / (3 * KNEE**2) + 4 / 29, root), -1, 0)
-    return jnp.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)], axis=-1)
+    fx, fy, fz = jnp.where(low, xyz / (3 * KNEE**2) + 4 / 29, root)
+    return jnp.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
 
 
-def from_lab(lab_HWC: jax.Array) -> jax.Array:
-    """CIELAB -> sRGB in [0, 1]; colours that it cannot show are clipped in each channel."""
-    fy = (lab_HWC[..., 0] + 16) / 116
-    f = jnp.stack([fy + lab_HWC[..., 1] / 500, fy, fy - lab_HWC[..., 2] / 200], axis=-1)
+def from_lab(lab_3HW: jax.Array) -> jax.Array:
+    """CIELAB -> sRGB (H, W, 3); colours that it cannot show are clipped in each channel."""
+    fy = (lab_3HW[0] + 16) / 116
+    f = jnp.stack([fy + lab_3HW[1] / 500, fy, fy - lab_3HW[2] / 200])
     xyz = jnp.where(f > KNEE, f**3, 3 * KNEE**2 * (f - 4 / 29))
     linear = jnp.clip(mix(np.linalg.inv(XYZ_33) * WHITE_3, xyz), 0.0, 1.0)
     low = linear <= 0.0031308
     curved = 1.055 * _power(jnp.where(low, 1.0, linear), 1 / 2.4) - 0.055
-    return jnp.where(low, 12.92 * linear, curved)
+    return joined(jnp.where(low, 12.92 * linear, curved))
 
 
 def saturation_hsv(key, x_HWC, level):
     """Saturation of HSV times 0.4, 0.2, 0.1, 0, -0.4 (below 0: the complementary hue)."""
     # At one hue and value, a channel's distance from the greatest one is all that changes.
-    value = jnp.max(x_HWC, axis=-1, keepdims=True)
+    value = jnp.maximum(jnp.maximum(x_HWC[..., :1], x_HWC[..., 1:2]), x_HWC[..., 2:])
     return value - pick((0.4, 0.2, 0.1, 0.0, -0.4), level) * (value - x_HWC)
 
 
 def saturation_lab(key, x_HWC, level):
     """Chroma a and b of Lab times 1.5, 2, 3, 6, 9 (KADID's first, 1, changes nothing: ours)."""
     gain = pick((1.5, 2.0, 3.0, 6.0, 9.0), level)
-    return from_lab(to_lab(x_HWC) * jnp.stack([jnp.ones(()), gain, gain]))
+    lab = to_lab(x_HWC)
+    return from_lab(jnp.concatenate([lab[:1], gain * lab[1:]]))
 
 
 def _toned(x_HWC: jax.Array, exponent: jax.Array) -> jax.Array:
     """Lightness raised to a power: black and white stay, what is between moves most."""
     lab = to_lab(x_HWC)
-    light = _power(jnp.maximum(lab[..., :1] / 100, 1e-6), exponent)
-    return from_lab(jnp.concatenate([100 * light, lab[..., 1:]], axis=-1))
+    light = _power(jnp.maximum(lab[:1] / 100, 1e-6), exponent)
+    return from_lab(jnp.concatenate([100 * light, lab[1:]]))
 
 
 def brighten(key, x_HWC, level):
@@ -119,37 +123,38 @@ def colour_quantisation(key, x_HWC, level):
     varies most in it (KADID: 64, 48, 32, 16, 8 by least variance).
     """
     depth = 1 + DEPTH - level
-    splits = _splits(x_HWC[::2, ::2].reshape(-1, 3), depth)
-    x_NC = x_HWC.reshape(-1, 3)
+    h, w, _ = x_HWC.shape
+    stride = max(2, math.ceil(math.sqrt(h * w / 2**15)))  # 32,768 squares fit into 31 bits
+    levels = jnp.round(255 * x_HWC).astype(jnp.int32)
+    splits = _splits(levels[::stride, ::stride].reshape(-1, 3), depth)
+    x_NC = levels.reshape(-1, 3)
     node_N = jnp.zeros(x_NC.shape[0], jnp.int32)
     for number, split_K4 in enumerate(splits):
         node_N = jnp.where(number < depth, _child(node_N, split_K4[node_N], x_NC), node_N)
-    count_K, sum_KC, _ = _moments(node_N, x_NC, 2**DEPTH)
-    return (sum_KC / jnp.maximum(count_K, 1))[node_N].reshape(x_HWC.shape)
+    count_K, sum_KC = (_sums(x, node_N, DEPTH) for x in (jnp.ones_like(x_NC[:, :1]), x_NC))
+    return (sum_KC / jnp.maximum(count_K, 1) / 255)[node_N].reshape(x_HWC.shape)
 
 
 def _splits(x_NC: jax.Array, depth: jax.Array) -> list[jax.Array]:
     """For each depth, (parts, 4): the channel to halve each part by, one-hot, and where."""
     node_N, out = jnp.zeros(x_NC.shape[0], jnp.int32), []
+    values = jnp.concatenate([jnp.ones_like(x_NC[:, :1]), x_NC, x_NC**2], axis=1)
     for number in range(DEPTH):
-        count_K, sum_KC, square_KC = _moments(node_N, x_NC, 2**number)
+        sums = _sums(values, node_N, number)
+        count_K, sum_KC, square_KC = sums[:, :1], sums[:, 1:4], sums[:, 4:]
         mean_KC = sum_KC / jnp.maximum(count_K, 1)
-        scatter_KC = square_KC - count_K * mean_KC**2
-        axis_KC = jax.nn.one_hot(jnp.argmax(scatter_KC, axis=1), 3)
-        at_K = jnp.sum(mean_KC * axis_KC, axis=1, keepdims=True)
-        out.append(jnp.concatenate([axis_KC, at_K], axis=1))
+        axis_KC = jax.nn.one_hot(jnp.argmax(square_KC - sum_KC * mean_KC, axis=1), 3)
+        at_K1 = jnp.sum(mean_KC * axis_KC, axis=1, keepdims=True)
+        out.append(jnp.concatenate([axis_KC, at_K1], axis=1))
         node_N = jnp.where(number < depth, _child(node_N, out[-1][node_N], x_NC), node_N)
     return out
 
 
 def _child(node_N: jax.Array, split_N4: jax.Array, x_NC: jax.Array) -> jax.Array:
-    over_N = jnp.sum(x_NC * split_N4[:, :3], axis=1) > split_N4[:, 3]
+    over_N = sum(x_NC[:, c] * split_N4[:, c] for c in range(3)) > split_N4[:, 3]
     return 2 * node_N + over_N.astype(jnp.int32)
 
 
-def _moments(node_N: jax.Array, x_NC: jax.Array, parts: int):
-    """Number (K, 1), sum and sum of squares (K, C) of the pixels in each part."""
-    values = jnp.concatenate([jnp.ones_like(x_NC[:, :1]), x_NC, x_NC**2], axis=1)
-    member_NK = (node_N[:, None] == jnp.arange(parts)[None]).astype(jnp.float32)
-    total_K = jnp.matmul(values.T, member_NK, precision=jax.lax.Precision.HIGHEST).T
-    return total_K[:, :1], total_K[:, 1:4], total_K[:, 4:]
+def _sums(values_NC: jax.Array, node_N: jax.Array, depth: int) -> jax.Array:
+    """Sums over the pixels of each part; in whole numbers, so that their order is no matter."""
+    return jax.ops.segment_sum(values_NC, node_N, 2**depth).astype(jnp.float32)

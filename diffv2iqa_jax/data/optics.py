@@ -10,9 +10,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from scipy.fft import next_fast_len
 
-from diffv2iqa_jax.data.codecs import HIGHEST, RGB_33, mix
+from diffv2iqa_jax.data.codecs import HIGHEST, RGB_33, joined, mix, planes
 from diffv2iqa_jax.data.colours import from_lab, pick, to_lab
 
 KADID_AREA = 512 * 384  # pixels of the pictures that counts and sides are meant for
@@ -20,14 +21,18 @@ KADID_AREA = 512 * 384  # pixels of the pictures that counts and sides are meant
 
 def gaussian_blur(key, x_HWC, level):
     """Gaussian of standard deviation 0.4, 0.7, 1, 2, 5 (ours; KADID's first, 0.1, is none)."""
-    return gaussian(x_HWC, pick((0.4, 0.7, 1.0, 2.0, 5.0), level), 20)
+    return joined(gaussian(planes(x_HWC), pick((0.4, 0.7, 1.0, 2.0, 5.0), level), 20))
 
 
-def gaussian(x_HWC: jax.Array, sigma: jax.Array | float, reach: int) -> jax.Array:
+def gaussian(x_CHW: jax.Array, sigma: jax.Array | float, reach: int) -> jax.Array:
     """Gaussian filter, cut off at 4 sigma but at most at `reach`; mirrored at the borders."""
-    rows, columns = (_gaussian_matrix(n, sigma, reach) for n in x_HWC.shape[:2])
-    x_HWC = jnp.einsum("ih,hwc->iwc", rows, x_HWC, precision=HIGHEST)
-    return jnp.einsum("jw,hwc->hjc", columns, x_HWC, precision=HIGHEST)
+    return _separable(x_CHW, *(_gaussian_matrix(n, sigma, reach) for n in x_CHW.shape[1:]))
+
+
+def _separable(x_CHW: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """A filter of rows and one of columns, as matrices."""
+    x_CHW = jnp.matmul(rows, x_CHW, precision=HIGHEST)
+    return jnp.matmul(x_CHW, columns.T, precision=HIGHEST)
 
 
 def _gaussian_matrix(n: int, sigma: jax.Array | float, reach: int) -> jax.Array:
@@ -48,9 +53,9 @@ def convolved(x_HWC: jax.Array, kernel: jax.Array) -> jax.Array:
     reach = kernel.shape[0] // 2
     padded = jnp.pad(x_HWC, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
     shape = [next_fast_len(n, real=True) for n in padded.shape[:2]]
-    x_CHW = jnp.fft.rfft2(jnp.moveaxis(padded, -1, 0), s=shape)
+    x_CHW = jnp.fft.rfft2(planes(padded), s=shape)
     out = jnp.fft.irfft2(x_CHW * jnp.fft.rfft2(kernel, s=shape)[None], s=shape)
-    return jnp.moveaxis(out[:, 2 * reach : 2 * reach + h, 2 * reach : 2 * reach + w], 0, -1)
+    return joined(out[:, 2 * reach : 2 * reach + h, 2 * reach : 2 * reach + w])
 
 
 def lens_blur(key, x_HWC, level):
@@ -85,8 +90,8 @@ def path(length: jax.Array | float, angle: jax.Array | float, reach: int) -> jax
 def colour_diffusion(key, x_HWC, level):
     """Chroma a and b of Lab blurred by a Gaussian of 1, 3, 6, 8, 12."""
     lab = to_lab(x_HWC)
-    blurred = gaussian(lab[..., 1:], pick((1, 3, 6, 8, 12), level), 48)
-    return from_lab(jnp.concatenate([lab[..., :1], blurred], axis=-1))
+    blurred = gaussian(lab[1:], pick((1, 3, 6, 8, 12), level), 48)
+    return from_lab(jnp.concatenate([lab[:1], blurred]))
 
 
 def colour_shift(key, x_HWC, level):
@@ -121,8 +126,8 @@ def white_noise(key, x_HWC, level):
 def colour_noise(key, x_HWC, level):
     """Gaussian noise in Cb and Cr, of variance 0.0005, 0.001, 0.002, 0.004, 0.008 (ours)."""
     deviation = jnp.sqrt(pick((0.0005, 0.001, 0.002, 0.004, 0.008), level))
-    noise = deviation * _normal(key, (*x_HWC.shape[:2], 2))
-    return x_HWC + mix(RGB_33, jnp.pad(noise, ((0, 0), (0, 0), (1, 0))))
+    noise = deviation * _normal(key, (2, *x_HWC.shape[:2]))
+    return x_HWC + joined(mix(RGB_33, jnp.pad(noise, ((1, 0), (0, 0), (0, 0)))))
 
 
 def impulse_noise(key, x_HWC, level):
@@ -149,17 +154,19 @@ def denoise(key, x_HWC, level):
 
 def wiener(x_HWC: jax.Array, noise: jax.Array | float) -> jax.Array:
     """Local means, plus what varies more about them than noise of that variance would."""
-    mean = _box5(x_HWC)
-    variance = _box5(x_HWC**2) - mean**2
+    x_CHW = planes(x_HWC)
+    rows, columns = (_box_matrix(n) for n in x_HWC.shape[:2])
+    both = _separable(jnp.concatenate([x_CHW, x_CHW**2]), rows, columns)
+    mean, square = both[: len(x_CHW)], both[len(x_CHW) :]
+    variance = square - mean**2
     kept = jnp.maximum(variance - noise, 0.0) / jnp.maximum(variance, noise)
-    return mean + kept * (x_HWC - mean)
+    return joined(mean + kept * (x_CHW - mean))
 
 
-def _box5(x_HWC: jax.Array) -> jax.Array:
-    h, w, _ = x_HWC.shape
-    x_HWC = jnp.pad(x_HWC, ((2, 2), (2, 2), (0, 0)), mode="symmetric")
-    x_HWC = sum(x_HWC[i : i + h] for i in range(5))
-    return sum(x_HWC[:, i : i + w] for i in range(5)) / 25
+def _box_matrix(n: int) -> np.ndarray:
+    """The mean of five as a matrix; mirrored at the ends."""
+    near = np.pad(np.eye(n, dtype=np.float32), ((2, 2), (0, 0)), mode="symmetric")
+    return sum(near[i : i + n] for i in range(5)) / np.float32(5)
 
 
 def jitter(key, x_HWC, level):
@@ -200,7 +207,7 @@ def patches(key, x_HWC, level):
     at_key, from_key = jax.random.split(key)
     at_N2 = _places(at_key, most, room)
     by_N2 = jax.random.randint(from_key, (most, 2), -16, 17)
-    from_N2 = jnp.clip(at_N2 + by_N2, 0, room - 1)
+    from_N2 = jnp.clip(at_N2 + by_N2, 0, room[None] - 1)
 
     def copied(i, source_2HW):
         inside = _inside(at_N2[i], side, h, w) & (i < count)
@@ -248,13 +255,13 @@ def pixelate(key, x_HWC, level):
 
 
 def _nearest(n: int, factor: jax.Array | float) -> jax.Array:
-    """Where each of n pixels comes from."""
-    fewer = jnp.maximum(jnp.round(n * factor), 1)
-    small = jnp.floor((jnp.arange(n) + 0.5) * fewer / n)
-    return jnp.clip(jnp.floor((small + 0.5) * n / fewer), 0, n - 1).astype(jnp.int32)
+    """Where each of n pixels comes from; in whole numbers, as middles may fall on borders."""
+    fewer = jnp.maximum(jnp.round(n * factor), 1).astype(jnp.int32)
+    small = (2 * jnp.arange(n) + 1) * fewer // (2 * n)
+    return (2 * small + 1) * n // (2 * fewer)
 
 
 def sharpen(key, x_HWC, level):
     """Plus 1, 2, 3, 6, 12 times what a Gaussian blur of deviation 1 takes away."""
     gain = pick((1, 2, 3, 6, 12), level)
-    return x_HWC + gain * (x_HWC - gaussian(x_HWC, 1.0, 4))
+    return x_HWC + gain * (x_HWC - joined(gaussian(planes(x_HWC), 1.0, 4)))

@@ -192,7 +192,8 @@ def to_train(
         picture = tf.numpy_function(decoded, turn, tf.uint8, stateful=False)
         draw = tf.cast(tf.bitwise.bitwise_and(position, np.int64(2**32 - 1)), tf.uint32)
         seed_2 = tf.stack([draw_seed, tf.bitcast(draw, tf.int32)])
-        ex = run({"image": tf.ensure_shape(picture, [None, None, 3]), "seed": seed_2})
+        picture = tf.ensure_shape(picture, [None, None, 3])
+        ex = run({"image": picture, "seed": seed_2, "content": draw})
         if "crop" in ex:
             raise ValueError(f"{pp!r} makes several crops of a photo; that is for evaluation only")
         number = {"id": tf.zeros([], tf.int32), "content": draw, "draw": draw}

@@ -92,7 +92,7 @@ def test_a_unit_of_every_coefficient_costs_the_same_error():
         hit = list(bands)
         at = (1, band.shape[1] // 2, band.shape[2] // 2)
         hit[number] = band.at[at].set(1.0)
-        rgb = codecs.mix(codecs.RGB_33, np.moveaxis(codecs._synthesis(hit, 64, 64), 0, -1))
+        rgb = codecs.mix(codecs.RGB_33, codecs._synthesis(hit, 64, 64))
         assert np.sum(np.square(rgb)) == pytest.approx(1, rel=0.1), number
 
 
