@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax.data.codecs import joined, mix, planes
+from diffv2iqa_jax.data.codecs import HIGHEST, joined, planes
 
 # IEC 61966-2-1 and CIE 15 with white D65, as scikit-image has them.
 XYZ_33 = np.array(
@@ -22,6 +22,8 @@ XYZ_33 = np.array(
     ]
 )
 WHITE_3 = np.array([0.95047, 1.0, 1.08883])
+LAB_33 = np.array([[0, 116, 0], [500, -500, 0], [0, 200, -200]])  # of the roots of X, Y, Z
+BLACK_3 = np.array([16, 0, 0], np.float32)
 KNEE = 6 / 29  # of the cube root's linear part
 
 
@@ -35,24 +37,32 @@ def _power(x: jax.Array, exponent: float | jax.Array) -> jax.Array:
     return jnp.exp(exponent * jnp.log(x))
 
 
+def product(matrix: np.ndarray, x_CHW: jax.Array) -> jax.Array:
+    """The matrix applied to each pixel's channels.
+
+    As a product, unlike `codecs.mix`, it has its inputs computed once, however costly they are.
+    """
+    weights = jnp.asarray(matrix, jnp.float32)
+    return jnp.einsum("rc,chw->rhw", weights, x_CHW, precision=HIGHEST)
+
+
 def to_lab(x_HWC: jax.Array) -> jax.Array:
     """sRGB in [0, 1] -> CIELAB (3, H, W): L in [0, 100], a and b around [-110, 110]."""
     x_3HW = planes(x_HWC)
     low = x_3HW <= 0.04045
     curved = _power((jnp.where(low, 1.0, x_3HW) + 0.055) / 1.055, 2.4)
-    xyz = mix(XYZ_33 / WHITE_3[:, None], jnp.where(low, x_3HW / 12.92, curved))
+    xyz = product(XYZ_33 / WHITE_3[:, None], jnp.where(low, x_3HW / 12.92, curved))
     low = xyz <= KNEE**3
     root = _power(jnp.where(low, 1.0, xyz), 1 / 3)
-    fx, fy, fz = jnp.where(low, xyz / (3 * KNEE**2) + 4 / 29, root)
-    return jnp.stack([116 * fy - 16, 500 * (fx - fy), 200 * (fy - fz)])
+    f_3HW = jnp.where(low, xyz / (3 * KNEE**2) + 4 / 29, root)
+    return product(LAB_33, f_3HW) - BLACK_3[:, None, None]
 
 
 def from_lab(lab_3HW: jax.Array) -> jax.Array:
     """CIELAB -> sRGB (H, W, 3); colours that it cannot show are clipped in each channel."""
-    fy = (lab_3HW[0] + 16) / 116
-    f = jnp.stack([fy + lab_3HW[1] / 500, fy, fy - lab_3HW[2] / 200])
+    f = product(np.linalg.inv(LAB_33), lab_3HW + BLACK_3[:, None, None])
     xyz = jnp.where(f > KNEE, f**3, 3 * KNEE**2 * (f - 4 / 29))
-    linear = jnp.clip(mix(np.linalg.inv(XYZ_33) * WHITE_3, xyz), 0.0, 1.0)
+    linear = jnp.clip(product(np.linalg.inv(XYZ_33) * WHITE_3, xyz), 0.0, 1.0)
     low = linear <= 0.0031308
     curved = 1.055 * _power(jnp.where(low, 1.0, linear), 1 / 2.4) - 0.055
     return joined(jnp.where(low, 12.92 * linear, curved))

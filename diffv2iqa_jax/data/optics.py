@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.fft import next_fast_len
 
-from diffv2iqa_jax.data.codecs import HIGHEST, RGB_33, joined, mix, planes
-from diffv2iqa_jax.data.colours import from_lab, pick, to_lab
+from diffv2iqa_jax.data.codecs import HIGHEST, RGB_33, joined, planes
+from diffv2iqa_jax.data.colours import from_lab, pick, product, to_lab
 
 KADID_AREA = 512 * 384  # pixels of the pictures that counts and sides are meant for
 
@@ -127,7 +127,7 @@ def colour_noise(key, x_HWC, level):
     """Gaussian noise in Cb and Cr, of variance 0.0005, 0.001, 0.002, 0.004, 0.008 (ours)."""
     deviation = jnp.sqrt(pick((0.0005, 0.001, 0.002, 0.004, 0.008), level))
     noise = deviation * _normal(key, (2, *x_HWC.shape[:2]))
-    return x_HWC + joined(mix(RGB_33, jnp.pad(noise, ((1, 0), (0, 0), (0, 0)))))
+    return x_HWC + joined(product(RGB_33[:, 1:], noise))
 
 
 def impulse_noise(key, x_HWC, level):
@@ -149,7 +149,9 @@ def denoise(key, x_HWC, level):
     The filter is ours: KADID's is a trained net.
     """
     variance = pick((0.001, 0.002, 0.003, 0.005, 0.01), level)
-    return wiener(white_noise(key, x_HWC, level), variance)
+    # The barrier keeps the compiler from making the noise anew wherever it is used.
+    noisy = jax.lax.optimization_barrier(white_noise(key, x_HWC, level))
+    return wiener(noisy, variance)
 
 
 def wiener(x_HWC: jax.Array, noise: jax.Array | float) -> jax.Array:
