@@ -20,8 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from PIL import Image
 
-from diffv2iqa_jax import restorers, rng, tasks
+from diffv2iqa_jax import pixels, restorers, rng, tasks
+from diffv2iqa_jax.data import distort as distortions
+from diffv2iqa_jax.data import onhost, scenes
 from diffv2iqa_jax.models import layers
 from diffv2iqa_jax.models.resnet import ResNet
 from diffv2iqa_jax.models.unet import UNet
@@ -171,7 +174,7 @@ def data(o) -> dict:
     return row | {"images_per_s": round(1e4 * o.batch / row["ms"])}
 
 
-def photos(o) -> dict:
+def reading(o) -> dict:
     """Ten training batches of JPEG photos of 512 x 384, cropped to 224; and preparing them."""
     try:
         from PIL import Image
@@ -200,10 +203,64 @@ def photos(o) -> dict:
     return row | {"cores": len(usable(0))}
 
 
+def distort(o) -> dict:
+    """All 25 types and 5 levels mixed in one batch, beside the host's libraries."""
+    count, size = 8 if o.small else 64, 32 if o.small else _size(o, 128)
+    image = np.stack([x for _, x in scenes.photos(size)])
+    image = image[np.arange(count) % len(image)]
+    type, level = np.arange(count) % 25, 1 + np.arange(count) // 5 % 5
+    x, args = pixels.to_float(jnp.asarray(image)), (type.astype(np.int32), level.astype(np.int32))
+    device = jax.jit(lambda key, x: distortions.distort(key, x, *args, group=o.group))
+    compiled = device.lower(rng.stream(0, "bench"), x).compile()
+    names = [distortions.TYPES[t] for t in type]
+    todo = list(zip(image, names, level.tolist(), strict=True))
+    host = lambda i: [onhost.distort(*one, seed=i) for one in todo]
+    other = _times(host, max(5, o.repeat // 4))
+    row = _times(lambda i: compiled(rng.stream(i, "bench"), x), o.repeat)
+    row |= {"temp_mib": compiled.memory_analysis().temp_size_in_bytes / 2**20}
+    row |= {"images_per_s": round(1e3 * count / row["ms"]), "host_ms": other["ms"]}
+    return row | {"faster": f"{other['ms'] / row['ms']:.2f} times than Pillow and SciPy"}
+
+
+# A GPU that trains on 1,426 crops of 128 pixels a second (the full net's FLOPs at half of an H200's
+# measured speed), fed by 16 cores.
+CROPS_PER_CORE = 1426 / 16
+
+
+def photos(o) -> dict:
+    """Crops of JPEG photos of 512 x 384, and what a loop as fast as CROPS_PER_CORE waits for."""
+    try:
+        from diffv2iqa_jax.data import pristine, shelf
+    except ModuleNotFoundError as error:
+        return {"skipped": f"{error.name} is not installed"}
+    count, cores = 64, len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        for i, (_, x) in zip(range(4 if o.small else 24), scenes.photos(384), strict=False):
+            wide = Image.fromarray(np.concatenate([x, x[:, ::-1]], axis=1)[:, :512])
+            wide.save(f"{folder}/{i}.jpg", quality=90)
+        files = shelf.Shelf(folder)
+        own = {"pp": f"crop({_size(o, 128)})|flip(0.5)", "batch": count, "seed": 0, "start": 0}
+        batches = pristine.to_train(files, np.arange(len(files.names)), **own)
+        next(batches)
+        start = time.process_time()
+        row = _times(lambda i: next(batches), o.repeat)
+        rate = count * (o.repeat + 2) / (time.process_time() - start)
+        step, waited = count / (CROPS_PER_CORE * cores), 0.0
+        for _ in range(o.repeat):
+            time.sleep(step)  # the device is at work, the loop asleep
+            start = time.perf_counter()
+            next(batches)
+            waited += time.perf_counter() - start
+    wait = waited / (waited + o.repeat * step)
+    row |= {"crops_per_core_s": rate, "images_per_s": round(1e3 * count / row["ms"])}
+    return row | {"input_wait": f"{wait:.2%} of a step of {1e3 * step:.0f} ms, {cores} cores"}
+
+
 WHAT = {"unet_forward": unet_forward, "unet_train": unet_train, "views": views, "vit": vit}
-# Data runs on the host alone, and times itself.
+# The last three time themselves; data and photos run on the host alone.
 WHAT |= {"resnet": resnet, "tab": tab, "score": score, "data": lambda o: {"data": data}}
-WHAT |= {"photos": lambda o: {"photos": photos}}
+WHAT |= {"distort": lambda o: {"distort": distort}, "photos": lambda o: {"photos": photos}}
+WHAT |= {"reading": lambda o: {"reading": reading}}
 
 
 def _random(path, leaf, g: np.random.Generator) -> jax.Array:
@@ -253,7 +310,8 @@ def measure(case: Case, repeat: int) -> dict:
     return row | {"device_peak_mib": peak and peak / 2**20}
 
 
-NOTES = ("over", "images_per_s", "prepared_per_s", "cores", "skipped")
+NOTES = ("over", "images_per_s", "prepared_per_s", "cores", "faster", "crops_per_core_s")
+NOTES += ("input_wait", "skipped")
 COLUMNS = ("ms", "aa_percent", "gflop", "gflop_per_s", "parameters", "temp_mib", "compile_s")
 
 
@@ -287,6 +345,7 @@ NUMBERS = (  # name, default, least, what it is
     ("steps", 50, 1, "of the sampler"),
     ("batch", 1, 1, "images at a time"),
     ("size", None, 1, "side of the images in pixels"),
+    ("group", 1, 1, "images of one type distorted at once"),
     ("inner", None, 1, "width of the U-Net's first level"),
 )
 

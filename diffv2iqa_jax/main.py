@@ -20,7 +20,6 @@ from ml_collections import config_flags
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import plan, report, starts, train
-from diffv2iqa_jax.data import builder
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
@@ -64,8 +63,7 @@ def dry_run(config: dict, workdir: str) -> None:
         plan.check(stage)
         plan.check_devices(stage, jax.device_count())
         print(folder)
-        settings = stage["data"]
-        found = builder.found(settings["name"], os.path.expanduser(settings["folder"]))
+        found = plan.data_found(stage["data"])
         for line in plan.describe(_stage1(stage, config), jax.device_count(), found):
             print(f"  {line}")
 

@@ -10,8 +10,9 @@ import numpy as np
 
 from diffv2iqa_jax import restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
-from diffv2iqa_jax.data import builder, pp, splits
+from diffv2iqa_jax.data import builder, pp, pristine, splits
 from diffv2iqa_jax.data.example import example
+from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vcr, vit
 from diffv2iqa_jax.training import optim
 from diffv2iqa_jax.training.state import TrainState, merge, partition
@@ -28,6 +29,7 @@ SECTIONS = {
 }
 COMMON = ("task", "seed", "data", "restorer", "pretrained", "optim", "devices", "every")
 COMMON += ("evaluate", "keep", "tensorboard")
+DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample", "pairs", "test")
 OF_TASK = {"restoration": (), "quality": ("model", "loss")}
 RUN_KEYS = ("run", "changes", "cached", "folder")
 
@@ -42,8 +44,12 @@ def check(config: dict) -> None:
     if task not in OF_TASK:
         raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
     only(config, "", (*COMMON, *OF_TASK[task]))
+    photos = config["data"].get("name") == pristine.NAME
     for section, keys in SECTIONS.items():
-        only(config[section], section, keys)
+        own = ("distort",) if photos and section == "data" else ()
+        only(config[section], section, (*keys, *own))
+    if photos and config["restorer"].get("cached"):
+        raise ConfigError("config.restorer.cached True: photos are distorted anew at each step")
     for key in SECTIONS["every"]:
         if config["every"][key] < 1:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
@@ -67,13 +73,12 @@ def check(config: dict) -> None:
 
 def check_data(settings: dict) -> None:
     """The data set's name and both pipelines, without reading anything."""
-    call(
-        lambda name, folder: builder.found(name, os.path.expanduser(folder)),
-        "data",
-        {k: settings[k] for k in ("name", "folder")},
-    )
+    call(lambda: data_found(settings), "data", {})
     if settings["parts"] not in splits.WAYS:
         raise ConfigError(f"config.data.parts {settings['parts']!r}: known are {splits.WAYS}")
+    if settings["name"] == pristine.NAME:
+        only(settings["distort"], "data.distort", DISTORT_KEYS)
+        call(distorting, "data.distort", settings["distort"], task=Task(None, None, None))
     for key in ("pp_train", "pp_test"):
         call(
             lambda pipeline: pp.parse(pipeline),
@@ -84,9 +89,27 @@ def check_data(settings: dict) -> None:
 
 def check_prepared(config: dict, on: str | None = None) -> None:
     """Refuses a data set that neither lies there nor can be made on the spot."""
-    folder = os.path.expanduser(config["data"]["folder"])
-    for name in (config["data"]["name"], *([on] if on else [])):
-        call(builder.check, "data", {"name": name, "folder": folder})
+    folder, name = os.path.expanduser(config["data"]["folder"]), config["data"]["name"]
+    if name == pristine.NAME and on:
+        raise ConfigError(f"--on {on}: a run on {name} photos restores; it scores no other set")
+    for one in () if name == pristine.NAME else (name, *([on] if on else [])):
+        call(builder.check, "data", {"name": one, "folder": folder})
+
+
+def data_found(settings: dict) -> bool:
+    """Whether the data is there; raises ValueError where it cannot be made either."""
+    folder = os.path.expanduser(settings["folder"])
+    if settings["name"] != pristine.NAME:
+        return builder.found(settings["name"], folder)
+    places = [p for p in (folder, settings.get("distort", {}).get("test")) if p]
+    return all(len(Shelf(place).names) > 0 for place in places)
+
+
+def distorting(task: Task, pairs: int, test: str, **settings) -> Task:
+    """The task on photos that each step distorts; `pairs` and `test` are of evaluation."""
+    if not 0 <= pairs <= len(pristine.PAIRS):
+        raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(pristine.PAIRS)}")
+    return tasks.distorting(task, **settings)
 
 
 def optimiser(config: dict):
@@ -134,7 +157,10 @@ def make_task(config: dict) -> Task:
     """The task of a resolved configuration."""
     names = ("restorer", *OF_TASK[config["task"]])
     settings = {k: config[k] for k in names}
-    return call(tasks.TASKS[config["task"]], config["task"], settings)
+    task = call(tasks.TASKS[config["task"]], config["task"], settings)
+    if config["data"]["name"] == pristine.NAME:
+        task = call(distorting, "data.distort", config["data"]["distort"], task=task)
+    return task
 
 
 def shapes(task: Task, size: int, frozen: str = "") -> Weights:

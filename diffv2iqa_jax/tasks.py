@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from diffv2iqa_jax import losses, restorers, rng
+from diffv2iqa_jax import losses, pixels, rating, restorers, rng
+from diffv2iqa_jax.data import distort
 from diffv2iqa_jax.models.iqa import QualityModel
 from diffv2iqa_jax.types import Batch, Task, Views, Weights
 
@@ -66,6 +67,42 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
         return {**out, "views": views.image_BVHWC[:, 1:]}
 
     return Task(init, loss_of, predict)
+
+
+def distorting(
+    task: Task,
+    *,
+    types: tuple[str, ...],
+    clean: float,
+    chains: float,
+    levels: tuple[int, int],
+    group: int,
+    subsample: bool,
+) -> Task:
+    """The task on batches without images: the step distorts the references itself.
+
+    Images and their labels (HaarPSI to the reference) are a function of the step's key and of
+    each example's `draw`. Batches to predict on carry their images.
+
+    Args:
+      task: what to learn on the images made.
+      types, clean, chains, levels, group: of `data.distort.mixture`; no types mean all.
+      subsample: of `rating.haarpsi`.
+    """
+    drawn = {"types": tuple(types) or distort.TYPES, "levels": tuple(levels)}
+    drawn |= {"clean": clean, "chains": chains, "group": group}
+    distort.check_mixture(**drawn)
+
+    def loss(weights: Weights, batch: Batch, key: jax.Array):
+        key_B = rng.per_image(rng.stream_of(key, "distort"), batch["draw"])
+        reference = batch["reference"]
+        image = distort.mixture(key_B, pixels.to_float(reference), **drawn)
+        image = jax.lax.stop_gradient(pixels.to_uint8(image))
+        mos = rating.haarpsi(reference, image, subsample=subsample)
+        return task.loss(weights, {**batch, "image": image, "mos": mos}, key)
+
+    init = lambda key, batch: task.init(key, {**batch, "image": batch["reference"]})
+    return Task(init, loss, task.predict)
 
 
 TASKS = {"restoration": restoration, "quality": quality}

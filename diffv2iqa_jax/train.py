@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, starts, views
 from diffv2iqa_jax import config as configs
+from diffv2iqa_jax.data import pristine
 from diffv2iqa_jax.parts import Data
 from diffv2iqa_jax.training import pretrained, sharding, steps
 from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
@@ -74,7 +75,7 @@ def run(
         configs.write_json(os.path.join(workdir, "env.json"), environment())
 
     # Data.
-    data = Data(config["data"], config["evaluate"]["val_images"], on)
+    data = open_data(config["data"], config["evaluate"]["val_images"], on)
     if config["task"] == "quality" and on is None and not data.rated:
         raise configs.ConfigError(
             f"config.data.name {data.source.name!r}: has no opinions to learn from; a pool is for "
@@ -141,7 +142,7 @@ def run(
         tensorboard=config["tensorboard"],
         quiet=not first,
     )
-    batches = data.train(start)
+    batches = log.watch(data.train(start))
     for step in range(start + 1, total + 1 if mode == "train" else 0):
         if step == stop_at:
             return {}
@@ -196,6 +197,21 @@ def finish(out: str, results: dict, log: Log, checkpoints: Checkpoints, first: b
     log.close()
     checkpoints.close()
     return results
+
+
+def open_data(settings: dict, val_images: int, on: str | None):
+    """The data of a run: a built data set, or photos to distort.
+
+    Raises:
+      ConfigError: there are no photos, or too many damaged ones.
+    """
+    if settings["name"] != pristine.NAME:
+        return Data(settings, val_images, on)
+    process = (jax.process_index(), jax.process_count())
+    try:
+        return pristine.Pristine(settings, val_images, process)
+    except ValueError as error:
+        raise configs.ConfigError(f"config.data: {error}") from error
 
 
 def make_views(resolved: dict, config: dict, data: Data, weights: Weights, folder, stop):

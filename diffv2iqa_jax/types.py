@@ -20,6 +20,8 @@ A batch is a flat dict:
   content    (B,) uint32            CRC-32 of the whole image's pixels: same pixels, same noise
   draw       (B,) uint32            training only: position in the endless stream of examples
   mask       (B,) float32           1 for an image, 0 for padding
+
+From pristine photos, a training batch has no image and no mos: the step makes both.
 """
 
 from collections.abc import Callable

@@ -13,14 +13,16 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 LAYERS = [
     "types rng config losses metrics pixels fullref markup images crops tiles inputs maps "
     "diffusion.schedule training.sharding training.logs training.resize training.renames "
-    "data.splits data.scenes data.degrade data.example data.catalog",
+    "data.splits data.scenes data.degrade data.example data.catalog data.codecs data.photos "
+    "data.onhost",
     "training.state training.optim diffusion.sampling models.layers models.unet models.vit "
-    "table data.pp data.labels data.layout data.archives data.sets baselines charts evaluate "
-    "significance",
+    "table data.pp data.labels data.layout data.archives data.sets data.colours data.shelf "
+    "baselines charts evaluate significance rating",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
-    "training.pretrained data.builder data.readers pages",
-    "ablation tables models.guidance models.difference models.vcr data.pipeline data.own",
-    "models.iqa restorers comparison data.prepare parts",
+    "training.pretrained data.builder data.readers data.optics pages",
+    "ablation tables models.guidance models.difference models.vcr data.pipeline data.own "
+    "data.distort",
+    "models.iqa restorers comparison data.prepare data.pristine parts",
     "tasks published views report",
     "plan bench convert gmad judge",
     "starts objective export",

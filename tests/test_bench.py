@@ -48,14 +48,14 @@ def test_the_data_set_is_read_in_batches():
     pytest.importorskip("tensorflow")
     rows = bench.run(bench.parse(["data", *QUICK]))
     assert rows["data"]["images_per_s"] > 0
-    photos = bench.run(bench.parse(["photos", *QUICK]))["photos"]
-    assert photos["images_per_s"] > 0 and photos["prepared_per_s"] > 0 and photos["cores"] > 0
+    reading = bench.run(bench.parse(["reading", *QUICK]))["reading"]
+    assert reading["images_per_s"] > 0 and reading["prepared_per_s"] > 0 and reading["cores"] > 0
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["unet"], r"\['unet'\]: known are \['unet_forward', .*'photos'\]"),
+        (["unet"], r"\['unet'\]: known are \['unet_forward', .*'reading'\]"),
         (["unet_forward", "--size", "20"], "sides must divide by 16"),
         (["vit", "--size", "30"], "patch 8: does not divide image_size 30"),
         (["score", "--size", "208"], "window 4: does not divide the 26 x 26"),

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import diffv2iqa, maniqa, quickstart, restore, sr3, vcrnet
+from configs import diffv2iqa, maniqa, pristine, quickstart, restore, sr3, vcrnet
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import plan, restorers
 from diffv2iqa_jax.config import ConfigDict, ConfigError, override
@@ -17,6 +17,7 @@ from tests import tiny
 
 TABLES = {
     "restore": (restore, restore.ROWS),
+    "pristine": (pristine, pristine.ROWS),
     "sr3": (sr3, sr3.ROWS),
     "maniqa": (maniqa, maniqa.ROWS),
     "vcrnet": (vcrnet, vcrnet.ROWS),

@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterable, Iterator
 
 LOG = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Log:
         self, workdir: str, *, start: int, steps: int, batch: int, tensorboard: bool, quiet: bool
     ):
         self._steps, self._batch, self._quiet = steps, batch, quiet
-        self._clock, self._step = time.monotonic(), start
+        self._clock, self._step, self._waited = time.monotonic(), start, 0.0
         self._path = os.path.join(workdir, "metrics.jsonl")
         self._board = None
         if quiet:
@@ -34,14 +35,26 @@ class Log:
         if tensorboard:
             self._board = _board(workdir)
 
+    def watch(self, batches: Iterable) -> Iterator:
+        """The same batches; how long each kept the loop waiting goes into `train/input_wait`."""
+        start = time.monotonic()
+        for batch in batches:
+            self._waited += time.monotonic() - start
+            yield batch
+            start = time.monotonic()
+
     def train(self, step: int, values: dict[str, float]) -> None:
-        """Metrics of a training step, with the speed since the last ones."""
+        """Metrics of a training step, with the speed since the last ones.
+
+        `input_wait` is the share of the time since then that the loop spent waiting for data.
+        """
         now = time.monotonic()
-        speed = (step - self._step) / max(now - self._clock, 1e-9)
-        self._clock, self._step = now, step
+        passed = max(now - self._clock, 1e-9)
+        speed, waited = (step - self._step) / passed, min(self._waited / passed, 1.0)
+        self._clock, self._step, self._waited = now, step, 0.0
         left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / speed))
         values = {f"train/{k}": v for k, v in values.items()}
-        values["train/images_per_s"] = speed * self._batch
+        values |= {"train/images_per_s": speed * self._batch, "train/input_wait": waited}
         self.write(step, values, f"  eta {left}")
 
     def write(self, step: int, values: dict[str, float | None], tail: str = "") -> None:

@@ -1,0 +1,65 @@
+"""Stage 1 on your own pristine photos: the device makes the distorted images, anew at each step.
+
+  python -m diffv2iqa_jax.main --config configs/pristine.py --workdir runs/pristine \\
+      --config.data.folder=PHOTOS
+
+PHOTOS is a folder, a glob or a folder of tfrecord files. A restorer of 5.6 million parameters for
+crops of 128 pixels, small enough for a CPU. Like the quickstart's, it predicts what to add to the
+distorted image. `cpu` is a fifth as wide and trains in an hour or two on two cores.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import restore
+from diffv2iqa_jax.config import override, pick
+
+ROWS = {
+    "base": {},
+    "cpu": {
+        "restorer.net.inner": 24,
+        "data.batch": 8,
+        "data.distort.group": 1,
+        "restorer.dtype": "float32",
+        "optim.steps": 10_000,
+    },
+}
+
+
+def get_config(row: str = "base") -> ConfigDict:
+    c = restore.get_config()
+    c.data.name = "pristine"
+    c.data.folder = ""  # give it on the command line
+    c.data.fractions = (0.9, 0.1, 0.0)  # by file; the test part is `distort.test`, or a part here
+    c.data.batch = 64
+    c.data.distort = dict(
+        types=(),  # names of data/distort.py; none: all
+        clean=0.04,  # share of the images that stay as they are
+        chains=0.25,  # share of the others that are distorted two to four times
+        levels=(1, 5),
+        group=8,  # images of one type treated at once; 1 on a CPU
+        subsample=True,  # of the label, HaarPSI
+        pairs=0,  # (type, level) pairs each held-out photo is shown in; 0: all 125 and none
+        test="",  # other photos to test on; "": a part of the folder
+    )
+    changes = {
+        "restorer.net.inner": 48,
+        "restorer.net.multipliers": (1, 2, 4),
+        "restorer.net.res_blocks": 2,
+        "restorer.net.attn_res": (),
+        "restorer.net.groups": 8,
+        "restorer.net.dropout": 0.0,
+        "restorer.net.zero_final": True,
+        "restorer.prediction": "x0",
+        "restorer.residual": True,
+        "restorer.sampling.steps": 10,
+        "restorer.sampling.sampler": "ddim",
+        "restorer.sampling.keep": (1, 2),
+        "optim.lr": 3e-4,
+        "optim.schedule": "cosine",
+        "optim.warmup": 500,
+        "optim.steps": 100_000,
+        "optim.average": 0.999,
+        "every": dict(log=100, evaluate=5_000, save=1_000),
+        "evaluate.val_images": 126,
+    }
+    return override(override(c, changes), pick(ROWS, row))

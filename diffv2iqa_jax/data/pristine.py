@@ -1,0 +1,223 @@
+"""Pristine photos as an endless source: crops on the host, distortions on the device.
+
+A training batch holds `reference` only; the training step draws what happens to it
+(`tasks.distorting`). Photos held out are distorted by fixed types and levels, on the device too,
+so that evaluation sees whole batches as from any other data set.
+"""
+
+import functools
+import logging
+import zlib
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from diffv2iqa_jax import pixels, rating, rng
+from diffv2iqa_jax.data import pipeline, splits
+from diffv2iqa_jax.data import pp as preprocessing
+from diffv2iqa_jax.data.distort import LEVELS, TYPES, distort
+from diffv2iqa_jax.data.shelf import Shelf
+
+LOG = logging.getLogger(__name__)
+NAME = "pristine"
+PAIRS = [(0, 0), *((t, level) for t in range(len(TYPES)) for level in LEVELS[1:])]
+
+Batches = Iterator[dict[str, np.ndarray]]
+
+
+class Pristine:
+    """The parts of a collection of photos, split by file.
+
+    Args:
+      settings: the section `data` of a configuration.
+      val_images: rows of the validation part at most.
+      process: (number of this one, how many).
+
+    Attributes:
+      train_ids: places of the photos to train on.
+      val_ids, test_ids: rows of `table`, the held-out photos as they are distorted.
+      table: id, group (the photo), type, level, name, content of every row.
+
+    Raises:
+      ValueError: no photos, too few of them, or too many damaged ones.
+    """
+
+    views, source = None, None  # nothing is stored: every step makes other images
+
+    def __init__(self, settings: dict, val_images: int, process: tuple[int, int] = (0, 1)):
+        self._settings, self._process = settings, process
+        self._shelf = Shelf(settings["folder"], settings["cache"])
+        names = np.array(self._shelf.names)
+        parts = splits.split(names, settings["split"], fractions=tuple(settings["fractions"]))
+        self._digest = splits.digest(*parts)
+        self.train_ids, val, test = parts
+        shelf = self._shelf
+        if settings["distort"]["test"]:
+            shelf = Shelf(settings["distort"]["test"])
+            test = np.arange(len(shelf.names))
+        pairs = settings["distort"]["pairs"]
+        rows = [*_rows(self._shelf, val, pairs)]
+        self.val_ids = np.arange(len(rows), dtype=np.int32)[:: -(-len(rows) // val_images) or 1]
+        first = len(rows)
+        rows += _rows(shelf, test, pairs)
+        self.test_ids = np.arange(first, len(rows), dtype=np.int32)
+        for one in (self._shelf, shelf):
+            one.check()
+        self._photo = [row.pop("photo") for row in rows]
+        self.table = {k: np.array([row[k] for row in rows]) for k in (rows[0] if rows else ())}
+        self.table["id"] = np.arange(len(rows), dtype=np.int32)
+        text = "%s: %d photos to train on, %d and %d images to validate and test with"
+        LOG.info(text, NAME, len(self.train_ids), len(self.val_ids), len(self.test_ids))
+
+    def _pp(self, key: str) -> str:
+        return self._settings[key].format(size=self._settings["size"])
+
+    def train(self, start: int) -> Batches:
+        """Endless batches of reference, id, content, draw, mask; number `start` comes first.
+
+        Example i is a function of (split, i) alone, as in `pipeline.to_train`. In place of a
+        damaged photo stands the next one of the order.
+        """
+        s = self._settings
+        args = {"pp": self._pp("pp_train"), "batch": s["batch"], "seed": s["split"]}
+        return to_train(self._shelf, self.train_ids, **args, start=start, process=self._process)
+
+    def test(self, ids: np.ndarray) -> Batches:
+        """The rows of those ids, once each in their order; the last batch is filled up, mask 0.
+
+        Keys: image, reference, mos, id, content, mask.
+        """
+        ids = np.sort(np.asarray(ids, np.int64))
+        batch, (number, count) = self._settings["batch"], self._process
+        if batch % count:
+            raise ValueError(f"batch={batch} must be a multiple of the {count} processes")
+        padded = np.append(ids, np.repeat(ids[-1:], -len(ids) % batch))
+        own = np.arange(len(padded)) % batch // (batch // count) == number
+        real = (np.arange(len(padded)) < len(ids)).astype(np.float32)
+        prepare = functools.lru_cache(maxsize=1)(self._prepared)  # a photo's rows are neighbours
+        rows = zip(padded[own], real[own], strict=True)
+        while chunk := [row for row, _ in zip(rows, range(batch // count), strict=False)]:
+            id_B = np.array([id for id, _ in chunk], np.int32)
+            reference = np.stack([prepare(*self._photo[id]) for id in id_B])
+            yield self._distorted(reference, id_B) | {"mask": np.array([m for _, m in chunk])}
+
+    def _prepared(self, shelf: Shelf, place: int) -> np.ndarray:
+        ex = {"image": tf.constant(shelf.picture(place)), "content": tf.constant(0, tf.uint32)}
+        ex = preprocessing.parse(self._pp("pp_test"))(ex | {"seed": tf.zeros(2, tf.int32)})
+        if "crop" in ex:
+            raise ValueError(f"{self._pp('pp_test')!r} makes several crops of a photo; take one")
+        return ex["image"].numpy()
+
+    def _distorted(self, reference: np.ndarray, id_B: np.ndarray) -> dict[str, np.ndarray]:
+        content_B = self.table["content"][id_B]
+        type_B = np.array([TYPES.index(t) if t in TYPES else 0 for t in self.table["type"][id_B]])
+        own = self._settings["distort"]
+        fixed = {"group": own["group"], "subsample": own["subsample"]}
+        image, mos = _fixed(reference, content_B, type_B, self.table["level"][id_B], **fixed)
+        out = {"image": np.asarray(image), "reference": reference, "mos": np.asarray(mos)}
+        return out | {"id": id_B, "content": content_B}
+
+    # Labels are those of the formula: HaarPSI, in [0, 1] as it is.
+    rated, span = True, 1.0
+
+    def protocol(self, resolved: dict) -> dict:
+        """What has to stand beside every number of a resolved configuration."""
+        keys = ("name", "split", "fractions", "size", "pp_test")
+        facts = {k: self._settings[k] for k in keys} | {"seed": resolved["seed"]}
+        facts |= {"split_sha256": self._digest, "selection": "last step"}
+        facts |= {k: self._settings["distort"][k] for k in ("pairs", "test")}
+        facts["references"] = len(set(self.table["group"][self.test_ids].tolist()))
+        facts["damaged"] = len(self._shelf.damaged)
+        return {"protocol": facts}
+
+
+def _rows(shelf: Shelf, places: np.ndarray, pairs: int) -> Iterator[dict]:
+    """The images to make of each sound photo: all pairs, or `pairs` that its bytes choose."""
+    for place in places.tolist():
+        if shelf.picture(place) is None:
+            continue
+        name, code = shelf.names[place], zlib.crc32(shelf.encoded(place))
+        order = np.random.Generator(np.random.PCG64(code)).permutation(len(PAIRS))
+        chosen = np.sort(order[:pairs]) if pairs else np.arange(len(PAIRS))
+        for number, level in (PAIRS[i] for i in chosen):
+            type = TYPES[number] if level else "none"
+            yield {
+                "photo": (shelf, place),
+                "group": name,
+                "type": type,
+                "level": level,
+                "name": f"{name} {type} {level}",
+                "content": np.uint32(zlib.crc32(f"{code} {type} {level}".encode())),
+            }
+
+
+@functools.partial(jax.jit, static_argnames=("group", "subsample"))
+def _fixed(reference, content_B, type_B, level_B, *, group: int, subsample: bool):
+    """Held-out images, whose noise is a function of their content, and their labels."""
+    key_B = rng.per_image(rng.stream(0, NAME), content_B)
+    made = distort(key_B, pixels.to_float(reference), type_B, level_B, group=group)
+    image = pixels.to_uint8(made)
+    return image, rating.haarpsi(reference, image, subsample=subsample)
+
+
+def to_train(
+    shelf: Shelf,
+    places: np.ndarray,
+    *,
+    pp: str,
+    batch: int,
+    seed: int,
+    start: int,
+    process: tuple[int, int] = (0, 1),
+) -> Batches:
+    """Endless shuffled batches of references; see `Pristine.train` and `pipeline.to_train`.
+
+    Raises:
+      ValueError: a batch that the processes do not divide, or an unsuitable `pp`.
+      TooManyDamaged: while reading.
+    """
+    number, count = process
+    if batch < 1 or batch % count:
+        raise ValueError(f"batch={batch} must be a multiple of the {count} processes")
+    if not len(places):
+        raise ValueError(f"{shelf.where}: no photos to train on")
+    rows, places = batch // count, np.asarray(places, np.int64)
+    run, draw_seed = preprocessing.parse(pp), np.uint32(seed % 2**32).view(np.int32)
+
+    def decoded(epoch: np.int64, turn: np.int64) -> np.ndarray:
+        order, count = _order(len(places), (seed % 2**63, int(epoch))), len(places)
+        return shelf.sound(int(places[order[(turn + i) % count]]) for i in range(count))
+
+    def one(position: tf.Tensor) -> dict[str, tf.Tensor]:
+        turn = [position // len(places), position % len(places)]
+        picture = tf.numpy_function(decoded, turn, tf.uint8, stateful=False)
+        draw = tf.cast(tf.bitwise.bitwise_and(position, np.int64(2**32 - 1)), tf.uint32)
+        seed_2 = tf.stack([draw_seed, tf.bitcast(draw, tf.int32)])
+        picture = tf.ensure_shape(picture, [None, None, 3])
+        ex = run({"image": picture, "seed": seed_2, "content": draw})
+        if "crop" in ex:
+            raise ValueError(f"{pp!r} makes several crops of a photo; that is for evaluation only")
+        number = {"id": tf.zeros([], tf.int32), "content": draw, "draw": draw}
+        return {"reference": ex["image"], "mask": tf.ones([])} | number
+
+    def own(step: tf.Tensor) -> tf.data.Dataset:
+        first = step * batch + number * rows
+        return tf.data.Dataset.range(first, first + rows)
+
+    positions = tf.data.Dataset.range(start, pipeline.END).flat_map(own)
+    batches = pipeline._numpy(pipeline._map(positions, one).batch(rows, drop_remainder=True))
+    return _checked(batches, shelf)
+
+
+@functools.lru_cache(maxsize=4)
+def _order(count: int, key: tuple[int, int]) -> np.ndarray:
+    """The order of the photos in one run through them."""
+    return np.random.Generator(np.random.PCG64(key)).permutation(count)
+
+
+def _checked(batches: Batches, shelf: Shelf) -> Batches:
+    for batch in batches:
+        shelf.check()
+        yield batch

@@ -1,0 +1,132 @@
+"""A collection of encoded photos: a folder, a glob, or tfrecord files; damaged ones are counted."""
+
+import glob
+import logging
+import os
+import struct
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from diffv2iqa_jax.data import photos
+
+LOG = logging.getLogger(__name__)
+DAMAGED_MOST = 0.001  # of all photos; more is a fault of the collection
+FEATURES = ("image", "image/encoded")  # where an example holds the encoded photo
+
+
+class TooManyDamaged(ValueError):
+    """More photos are damaged than chance explains."""
+
+
+class Shelf:
+    """Photos by their place, 0 to below len(names).
+
+    Args:
+      where: a folder (with those below it), a glob, or a folder or glob of tfrecord files (as
+        TFDS writes them; each example holds an encoded picture called "image").
+      cache: keep the decoded pixels in memory.
+
+    Attributes:
+      names: of the photos, in order of their places.
+      damaged: place -> what is wrong with it, of those that were read.
+
+    Raises:
+      ValueError: there are no photos.
+    """
+
+    def __init__(self, where: str, cache: bool = False):
+        self.where = where
+        self.names, self.encoded = _open(os.path.expanduser(where))
+        self.damaged: dict[int, str] = {}
+        self._cache, self._kept = cache, {}
+
+    def picture(self, place: int) -> np.ndarray | None:
+        """uint8 RGB (H, W, 3); None for a damaged photo, which is noted."""
+        if place in self._kept or place in self.damaged:
+            return self._kept.get(place)
+        try:
+            picture = photos.decode(self.encoded(place))
+        except (photos.Undecodable, OSError) as error:
+            LOG.warning("skipping %s: %s", self.names[place], error)
+            self.damaged[place] = str(error)
+            return None
+        if self._cache:
+            self._kept[place] = picture
+        return picture
+
+    def sound(self, places: Iterable[int]) -> np.ndarray:
+        """The first of these photos that is not damaged; black if too many are."""
+        for place in places:
+            picture = self.picture(place)
+            if picture is not None:
+                return picture
+            if self._too_many():
+                break  # `check` is about to say so
+        return np.zeros((1, 1, 3), np.uint8)
+
+    def _too_many(self) -> bool:
+        return len(self.damaged) > DAMAGED_MOST * len(self.names)
+
+    def check(self) -> None:
+        """Raises TooManyDamaged, naming them, if more than 0.1 % of the photos are damaged."""
+        if self._too_many():
+            found = sorted(self.damaged.items())
+            named = "; ".join(f"{self.names[place]} {why}" for place, why in found[:5])
+            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            raise TooManyDamaged(
+                f"{self.where}: {len(found)} of {len(self.names)} photos are damaged, more than "
+                f"{DAMAGED_MOST:.1%}: {named}{more}; mend or remove them"
+            )
+
+
+def _open(where: str) -> tuple[list[str], Callable[[int], bytes]]:
+    pattern = os.path.join(glob.escape(where), "*") if os.path.isdir(where) else where
+    shards = sorted(p for p in glob.glob(pattern) if ".tfrecord" in os.path.basename(p))
+    if shards:
+        return _records(shards)
+    files = photos.found(where)
+    root = os.path.commonpath([os.path.dirname(p) for p in files])
+
+    def read(place: int) -> bytes:
+        with open(files[place], "rb") as file:
+            return file.read()
+
+    return [os.path.relpath(p, root) for p in files], read
+
+
+def _records(shards: list[str]) -> tuple[list[str], Callable[[int], bytes]]:
+    from tensorflow.train import Example  # folders of files need no TensorFlow
+
+    found = [(path, *span) for path in shards for span in _spans(path)]
+
+    def read(place: int) -> bytes:
+        path, start, length = found[place]
+        with open(path, "rb") as file:
+            file.seek(start)
+            feature = Example.FromString(file.read(length)).features.feature
+        for name in FEATURES:
+            if name in feature and feature[name].bytes_list.value:
+                return feature[name].bytes_list.value[0]
+        raise photos.Undecodable(f"has no feature {' or '.join(FEATURES)}, but {sorted(feature)}")
+
+    return [f"{os.path.basename(path)}@{start}" for path, start, _ in found], read
+
+
+def _spans(path: str) -> list[tuple[int, int]]:
+    """(start, length) of each record: it stands between 12 bytes (its length, a checksum) and 4.
+
+    Raises:
+      ValueError: the file ends within a record.
+    """
+    spans, at, size = [], 0, os.path.getsize(path)
+    with open(path, "rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+            if at + length + 16 > size:
+                raise ValueError(f"{path}: is cut short, or no tfrecord file; write it again")
+            spans.append((at + 12, length))
+            at += length + 16
+    return spans

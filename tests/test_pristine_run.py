@@ -1,0 +1,148 @@
+"""Whole runs on pristine photos: the step makes its images, evaluation always sees the same."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import pristine as config
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import fullref, plan, rng, tasks, train
+from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.data import distort, scenes
+from diffv2iqa_jax.types import Task
+from tests import runs, tiny
+
+TYPES = ("white_noise", "jpeg", "contrast", "gaussian_blur")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(10):
+        Image.fromarray(scenes.scene(number, 24)).save(folder / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def few_types(monkeypatch):
+    """All 25 types compile for long; what is tested here needs four."""
+    plain = lambda key, x, level: 1.0 - x
+    functions = {k: f if k in TYPES else plain for k, f in distort.FUNCTIONS.items()}
+    monkeypatch.setattr(distort, "FUNCTIONS", functions)
+
+
+def small(folder, **changes) -> dict:
+    c = config.get_config("cpu")
+    own = {"restorer": tiny.restorer(), "data.distort.types": TYPES, "data.distort.pairs": 4}
+    own |= {"data.distort.chains": 0.5, "data.distort.subsample": False}
+    own |= {"data.fractions": (0.6, 0.2, 0.2), "data.folder": str(folder), "data.name": "pristine"}
+    return runs.small(c, folder, {**own, **changes})
+
+
+def lines(work) -> list[dict]:
+    rows = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+    timed = ("train/images_per_s", "train/input_wait")
+    for row in rows:
+        if "train/loss" in row:
+            assert row["train/images_per_s"] > 0 and 0 <= row["train/input_wait"] <= 1
+    return [{k: v for k, v in row.items() if k not in timed} for row in rows]
+
+
+def test_a_run_on_photos_is_whole_and_a_killed_one_ends_where_it_does(folder, tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    want = train.run(small(folder), str(whole))
+    assert want["images"] == 8 and want["protocol"]["references"] == 2
+    assert np.isfinite([want["psnr_image"], want["psnr_restored"]]).all()
+    with open(whole / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8 and {int(r["level"]) for r in rows} <= set(range(6))
+    assert train.run(small(folder), str(broken), stop_at=4) == {}
+    assert train.run(small(folder), str(broken)) == want
+    assert lines(broken) == lines(whole)
+
+
+SETTINGS = {"types": TYPES, "clean": 0.2, "chains": 0.5, "levels": (1, 5), "group": 2}
+SETTINGS |= {"subsample": False}
+
+
+def seen(batch, key, **changes) -> dict:
+    """The batch that a task gets to learn from."""
+    found = []
+
+    def loss(weights, batch, key):
+        found.append(batch)
+        return jnp.zeros(()), ({}, {})
+
+    task = Task(lambda key, batch: batch["image"].shape, loss, lambda weights, batch: batch)
+    made = tasks.distorting(task, **(SETTINGS | changes))
+    assert made.init(key, batch) == batch["reference"].shape
+    assert made.predict(None, batch) is batch
+
+    def run(batch, key):
+        made.loss(None, batch, key)
+        return found.pop()
+
+    return jax.tree.map(np.asarray, jax.jit(run)(batch, key))
+
+
+def test_a_step_distorts_each_reference_by_its_draw_and_labels_it():
+    batch = tiny.batch(count=16, size=24)
+    batch["reference"] = np.stack([scenes.scene(i, 24) for i in range(16)])
+    batch = {k: v for k, v in batch.items() if k not in ("image", "mos")}
+    key = rng.stream(0, "train", 7)
+    got = seen(batch, key)
+    assert got["image"].dtype == np.uint8 and got["image"].shape == batch["reference"].shape
+    same = [np.array_equal(*p) for p in zip(got["image"], batch["reference"], strict=True)]
+    assert 0 < sum(same) < 9
+    want = [
+        fullref.haarpsi(*p, subsample=False)
+        for p in zip(batch["reference"], got["image"], strict=True)
+    ]
+    np.testing.assert_allclose(got["mos"], want, atol=1e-4)
+    half = seen({k: v[8:] for k, v in batch.items()}, key)
+    assert np.abs(half["image"].astype(int) - got["image"][8:]).mean() < 0.1
+    other = seen(batch, rng.stream(0, "train", 8))
+    assert not np.array_equal(other["image"], got["image"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("data.folder", "no/photos/here", "no .png.* files there; name a folder or a glob"),
+        ("data.distort.types", ("blur",), r"config.data.distort: types \['blur'\]: known are"),
+        ("data.distort.clean", 1.5, "clean 1.5: must be a share"),
+        ("data.distort.pairs", 127, r"pairs 127: must be 0 \(all\) to 126"),
+        ("data.distort.test", "nowhere", "no .png.* files there"),
+        ("data.pp_train", "crop(", "crop"),
+        ("data.fractions", (0.98, 0.01, 0.01), "too few"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(folder, tmp_path, key, value, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        train.run(small(folder, **{key: value}), str(tmp_path / "run"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_key_too_many_and_stored_views_are_refused(folder):
+    wrong = small(folder)
+    wrong["data"]["distort"]["level"] = 3
+    with pytest.raises(ConfigError, match="config.data.distort.level: no such key.*'levels'"):
+        plan.check(wrong)
+    stored = small(folder)
+    stored["restorer"] = {"run": "x", "changes": {}, "cached": True, "folder": ""}
+    with pytest.raises(ConfigError, match="distorted anew at each step"):
+        plan.check(stored)
+
+
+@pytest.mark.parametrize("row", config.ROWS)
+def test_every_row_is_a_whole_configuration_of_at_most_six_million_parameters(row, folder):
+    c = configs.plain(config.get_config(row))
+    c["data"]["folder"] = str(folder)
+    plan.check(c)
+    weights = plan.shapes(plan.make_task(c), c["data"]["size"])
+    assert 1e6 < sum(x.size for x in jax.tree.leaves(weights.params)) < 6.1e6
