@@ -84,7 +84,7 @@ def test_the_fit_never_fails_and_never_loses_to_a_line():
 
 def test_five_parameters_never_fail_and_never_lose_to_four():
     turning = 0
-    for seed in range(0, 1000, 5):
+    for seed in range(0, 1000, 10):
         x, y = random_case(seed)
         four, five = metrics.logistic_fit(x, y), metrics.logistic_fit(x, y, 5)
         assert five.kind != "none" and five.converged, seed
@@ -95,7 +95,7 @@ def test_five_parameters_never_fail_and_never_lose_to_four():
         turning += not five.monotone
         if len(x) < metrics.LEAST_FOR_FIVE:
             assert five.kind == four.kind and "five parameters" in five.reason
-    assert turning > 20  # which is why four are the default
+    assert turning > 10  # which is why four are the default
 
 
 def test_five_parameters_find_their_curve():
