@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import published, restorers, rng, tasks
+from diffv2iqa_jax import published, restorers, rng
 from diffv2iqa_jax.data.example import example
 from diffv2iqa_jax.models.iqa import QualityModel
 from diffv2iqa_jax.training import pretrained
@@ -159,11 +159,18 @@ def _saved(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
 
 def shapes(config: dict, size: int) -> Weights:
     """Shapes of the weights of a task's settings; nothing is computed."""
-    names = {"quality": ("restorer", "model", "loss"), "restoration": ("restorer",)}
-    task = config["task"]
-    made = tasks.TASKS[task](**{key: config[key] for key in names[task]})
     batch = jax.tree.map(jnp.asarray, example(size))
-    return jax.eval_shape(made.init, rng.stream(0, "init"), batch)
+    key, settings = rng.stream(0, "init"), config["restorer"]
+    first = jax.eval_shape(restorers.make(**settings).init, key, batch)
+    if config["task"] == "restoration":
+        return first
+    net = QualityModel(**config["model"])
+    views = jnp.zeros((1, restorers.count(**settings), size, size, 3))  # no chain has to run
+    made = jax.eval_shape(net.init, key, Views(views))
+    return Weights(
+        {"restorer": first.params, "quality": made["params"]},
+        {"restorer": first.stats, "quality": made.get("batch_stats", {})},
+    )
 
 
 def digest(weights: Weights) -> str:

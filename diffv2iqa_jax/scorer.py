@@ -113,7 +113,8 @@ class Scorer:
         pp = judged.pp if pp is None else pp
         protocol = {**judged.info.protocol, "pp": pp, "crops": crops, "icc": reading.icc}
         self.info = dataclasses.replace(judged.info, protocol=protocol)
-        self.batch = batch or (4 if jax.default_backend() == "cpu" else 32)
+        # A CPU gains nothing from more, and a photo of one crop would be filled up in vain.
+        self.batch = batch or (1 if jax.default_backend() == "cpu" else 32)
         self._cut, self._crops, self._pp = cutting.parse(pp), crops, pp
         self._reading, self._workers = reading, workers
         self._judged, self._weights = judged, jax.device_put(judged.weights)
