@@ -221,6 +221,7 @@ def photos(o) -> dict:
             start = time.perf_counter()
             next(batches)
             waited += time.perf_counter() - start
+        batches.close()  # before its files are gone
     wait = waited / (waited + o.repeat * step)
     row |= {"crops_per_core_s": rate, "images_per_s": round(1e3 * count / row["ms"])}
     return row | {"input_wait": f"{wait:.2%} of a step of {1e3 * step:.0f} ms, {cores} cores"}
