@@ -3,7 +3,7 @@
   python -m diffv2iqa_jax.main --config configs/pristine.py --workdir runs/pristine \\
       --config.data.folder=PHOTOS
 
-PHOTOS is a folder, a glob or a folder of tfrecord files. A restorer of 5.6 million parameters for
+PHOTOS is a folder, a glob or a folder of tfrecord files. A restorer of 5.4 million parameters for
 crops of 128 pixels, small enough for a CPU. Like the quickstart's, it predicts what to add to the
 distorted image. `cpu` is a fifth as wide and trains in an hour or two on two cores.
 """
@@ -42,7 +42,7 @@ def get_config(row: str = "base") -> ConfigDict:
         test="",  # other photos to test on; "": a part of the folder
     )
     changes = {
-        "restorer.net.inner": 48,
+        "restorer.net.inner": 40,
         "restorer.net.multipliers": (1, 2, 4),
         "restorer.net.res_blocks": 2,
         "restorer.net.attn_res": (),

@@ -62,9 +62,3 @@ def test_runs_that_do_not_compare_are_refused(tmp_path, capsys):
     (tmp_path / "base" / "results.json").unlink()
     assert "is no evaluated quality run" in printed(capsys, base)[2]
     assert "is not a folder" in printed(capsys, str(tmp_path / "lost"))[2]
-
-
-def test_several_runs_make_no_page(tmp_path, capsys):
-    runs = [write(tmp_path / name, 0.8) for name in "ab"]
-    assert report.main(runs) == 2
-    assert "--ablation compares several" in capsys.readouterr().err

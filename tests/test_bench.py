@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffv2iqa_jax import bench, bench_score
+from diffv2iqa_jax.data import distort
 from diffv2iqa_jax.models.resnet import ResNet
 
 NETS = ("unet_forward", "views", "vit", "resnet", "tab", "score")
@@ -50,6 +51,16 @@ def test_the_data_set_is_read_in_batches():
     assert rows["data"]["images_per_s"] > 0
     reading = bench.run(bench.parse(["reading", *QUICK]))["reading"]
     assert reading["images_per_s"] > 0 and reading["prepared_per_s"] > 0 and reading["cores"] > 0
+
+
+def test_distortions_are_timed_beside_the_hosts_and_photos_by_the_core(monkeypatch):
+    pytest.importorskip("tensorflow")
+    plain = lambda key, x, level: 1.0 - x  # all types compile for long
+    monkeypatch.setattr(distort, "FUNCTIONS", dict.fromkeys(distort.TYPES, plain))
+    rows = bench.run(bench.parse(["distort", "photos", *QUICK]))
+    assert rows["distort"]["host_ms"] > 0 and rows["distort"]["temp_mib"] > 0
+    assert rows["distort"]["faster"].endswith("times than Pillow and SciPy")
+    assert rows["photos"]["crops_per_core_s"] > 0 and "% of a step" in rows["photos"]["input_wait"]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ the strengths of `data/distort.py`, by the fastest way these libraries have.
 
 import io
 import math
+import warnings
 
 import numpy as np
 from PIL import Image
@@ -46,6 +47,12 @@ def _convolved(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     return signal.fftconvolve(padded, kernel[..., None], mode="valid", axes=(0, 1))
 
 
+def _rgb(lab: np.ndarray) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that some colours had to be clipped
+        return color.lab2rgb(lab)
+
+
 def lens_blur(x, level, rng):
     radius = (1, 2, 4, 6, 8)[level - 1]
     place = np.arange(-radius - 1, radius + 2)
@@ -64,7 +71,7 @@ def motion_blur(x, level, rng):
 def colour_diffusion(x, level, rng):
     lab = color.rgb2lab(x)
     lab[..., 1:] = _blurred(lab[..., 1:], (1, 3, 6, 8, 12)[level - 1])
-    return color.lab2rgb(lab)
+    return _rgb(lab)
 
 
 def colour_shift(x, level, rng):
@@ -88,13 +95,13 @@ def saturation_hsv(x, level, rng):
 def saturation_lab(x, level, rng):
     lab = color.rgb2lab(x)
     lab[..., 1:] *= (1.5, 2.0, 3.0, 6.0, 9.0)[level - 1]
-    return color.lab2rgb(lab)
+    return _rgb(lab)
 
 
 def _toned(x, exponent):
     lab = color.rgb2lab(x)
     lab[..., 0] = 100 * np.maximum(lab[..., 0] / 100, 1e-6) ** exponent
-    return color.lab2rgb(lab)
+    return _rgb(lab)
 
 
 def jpeg2000(x, level, rng):

@@ -149,9 +149,7 @@ def denoise(key, x_HWC, level):
     The filter is ours: KADID's is a trained net.
     """
     variance = pick((0.001, 0.002, 0.003, 0.005, 0.01), level)
-    # The barrier keeps the compiler from making the noise anew wherever it is used.
-    noisy = jax.lax.optimization_barrier(white_noise(key, x_HWC, level))
-    return wiener(noisy, variance)
+    return wiener(white_noise(key, x_HWC, level), variance)
 
 
 def wiener(x_HWC: jax.Array, noise: jax.Array | float) -> jax.Array:
