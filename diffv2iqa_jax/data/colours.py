@@ -61,6 +61,7 @@ def to_lab(x_HWC: jax.Array) -> jax.Array:
 def from_lab(lab_3HW: jax.Array) -> jax.Array:
     """CIELAB -> sRGB (H, W, 3); colours that it cannot show are clipped in each channel."""
     f = product(np.linalg.inv(LAB_33), lab_3HW + BLACK_3[:, None, None])
+    f = f.at[2].max(0.0)  # Z, as scikit-image
     xyz = jnp.where(f > KNEE, f**3, 3 * KNEE**2 * (f - 4 / 29))
     linear = jnp.clip(product(np.linalg.inv(XYZ_33) * WHITE_3, xyz), 0.0, 1.0)
     low = linear <= 0.0031308
