@@ -5,12 +5,13 @@
 
 PHOTOS is a folder, a glob or a folder of tfrecord files. A restorer of 5.4 million parameters for
 crops of 128 pixels, small enough for a CPU. Like the quickstart's, it predicts what to add to the
-distorted image. `cpu` is a fifth as wide and trains in an hour or two on two cores.
+distorted image. `cpu` is narrower, for two cores. `branches` is stage 2 at full size on the same
+photos, before there are any human scores: give it --config.restorer.run too.
 """
 
 from ml_collections import ConfigDict
 
-from configs import restore
+from configs import diffv2iqa, restore
 from diffv2iqa_jax.config import override, pick
 
 ROWS = {
@@ -25,11 +26,11 @@ ROWS = {
 }
 
 
-def get_config(row: str = "base") -> ConfigDict:
-    c = restore.get_config()
+def photos(c: ConfigDict) -> ConfigDict:
+    """The data of both stages."""
     c.data.name = "pristine"
     c.data.folder = ""  # give it on the command line
-    c.data.fractions = (0.9, 0.1, 0.0)  # by file; the test part is `distort.test`, or a part here
+    c.data.fractions = (0.8, 0.1, 0.1)  # by file
     c.data.batch = 64
     c.data.distort = dict(
         types=(),  # names of data/distort.py; none: all
@@ -39,8 +40,23 @@ def get_config(row: str = "base") -> ConfigDict:
         group=8,  # images of one type treated at once; 1 on a CPU
         subsample=True,  # of the label, HaarPSI
         pairs=0,  # (type, level) pairs each held-out photo is shown in; 0: all 125 and none
-        test="",  # other photos to test on; "": a part of the folder
+        test="",  # other photos to test on; "": the folder's test part
     )
+    c.evaluate.val_images = 126
+    return c
+
+
+def branches() -> ConfigDict:
+    """Stage 2 on photos: the restorer runs in every step, as no two see the same images."""
+    c = photos(diffv2iqa.get_config())
+    changes = {"data.batch": 8, "data.pp_test": "center({size})", "restorer.cached": False}
+    return override(c, changes)
+
+
+def get_config(row: str = "base") -> ConfigDict:
+    if row == "branches":
+        return branches()
+    c = photos(restore.get_config())
     changes = {
         "restorer.net.inner": 40,
         "restorer.net.multipliers": (1, 2, 4),
@@ -60,6 +76,5 @@ def get_config(row: str = "base") -> ConfigDict:
         "optim.steps": 100_000,
         "optim.average": 0.999,
         "every": dict(log=100, evaluate=5_000, save=1_000),
-        "evaluate.val_images": 126,
     }
     return override(override(c, changes), pick(ROWS, row))

@@ -121,6 +121,7 @@ def test_a_step_distorts_each_reference_by_its_draw_and_labels_it():
         ("data.distort.test", "nowhere", "no .png.* files there"),
         ("data.pp_train", "crop(", "crop"),
         ("data.fractions", (0.98, 0.01, 0.01), "too few"),
+        ("data.fractions", (0.8, 0.2, 0.0), "no photos to test on: name some in distort.test"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(folder, tmp_path, key, value, message):
@@ -147,3 +148,17 @@ def test_every_row_is_a_whole_configuration_of_at_most_six_million_parameters(ro
     plan.check(c)
     weights = plan.shapes(plan.make_task(c), c["data"]["size"])
     assert 1e6 < sum(x.size for x in jax.tree.leaves(weights.params)) < 6.1e6
+
+
+def test_the_branches_learn_from_photos_too(folder):
+    """The wiring of stage 2: image, label and content are made in the step."""
+    c = configs.plain(config.get_config("branches"))
+    c["data"]["folder"] = str(folder)
+    plan.check(c)
+    quality = tasks.quality(restorer=tiny.restorer(), model=tiny.model(), loss="mse")
+    task = tasks.distorting(quality, **(SETTINGS | {"types": TYPES}))
+    batch = {k: v for k, v in tiny.batch(count=4).items() if k not in ("image", "mos")}
+    key = rng.stream(0, "train")
+    weights = jax.eval_shape(task.init, key, batch)
+    value, (metrics, _) = jax.eval_shape(task.loss, weights, batch, key)
+    assert value.shape == () and set(metrics) == {"loss", "score_mean"}

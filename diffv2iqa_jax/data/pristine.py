@@ -57,6 +57,8 @@ class Pristine:
         if settings["distort"]["test"]:
             shelf = Shelf(settings["distort"]["test"])
             test = np.arange(len(shelf.names))
+        if not len(test):
+            raise ValueError("no photos to test on: name some in distort.test, or give fractions")
         pairs = settings["distort"]["pairs"]
         rows = [*_rows(self._shelf, val, pairs)]
         self.val_ids = np.arange(len(rows), dtype=np.int32)[:: -(-len(rows) // val_images) or 1]
