@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import published, restorers, rng
+from diffv2iqa_jax import pixels, published, restorers, rng, tasks
 from diffv2iqa_jax.data.example import example
 from diffv2iqa_jax.models.iqa import QualityModel
 from diffv2iqa_jax.training import pretrained
@@ -118,7 +118,7 @@ def load(name: str, *, restorer: str | None = None) -> Judge:
 def _of_run(name: str, folder: pathlib.Path) -> Judge:
     if not (folder / "checkpoints").is_dir() and (folder / "quality" / "checkpoints").is_dir():
         folder = folder / "quality"
-    config, weights, step = _saved(folder, "quality")
+    config, weights, step = _of_task(folder, "quality")
     data, origin = config["data"], config.get("restorer_from", {})
     card = {
         "settings": {key: config[key] for key in ("restorer", "model", "loss")},
@@ -144,33 +144,35 @@ def _scale(folder: pathlib.Path) -> dict:
     return {"name": told.get("name", ""), "low": low, "high": high, "higher_better": up}
 
 
-def _saved(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
-    """Configuration, weights and step of a run's newest intact checkpoint."""
+def _of_task(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
+    """As `saved`, of a run of this task."""
+    found = saved(str(folder))
+    if found[0]["task"] != task:
+        raise WeightsError(f"{folder}: is a {found[0]['task']} run; name one of task {task!r}")
+    return found
+
+
+def saved(folder: str) -> tuple[dict, Weights, int]:
+    """Resolved configuration, weights (on the host) and step of a run's newest intact checkpoint.
+
+    Raises:
+      FileNotFoundError: there is none.
+    """
     from diffv2iqa_jax.training.checkpoint import Checkpoints  # Orbax takes a second
 
-    saved = Checkpoints(str(folder))
-    config = saved.config()
-    if config["task"] != task:
-        raise WeightsError(f"{folder}: is a {config['task']} run; name one of task {task!r}")
+    kept = Checkpoints(folder)
+    config = kept.config()
     like = shapes(config, config["data"]["size"])
-    weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
+    weights, step = kept.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
     return config, jax.device_get(weights), step
 
 
 def shapes(config: dict, size: int) -> Weights:
     """Shapes of the weights of a task's settings; nothing is computed."""
+    settings = {key: config[key] for key in tasks.SETTINGS[config["task"]]}
     batch = jax.tree.map(jnp.asarray, example(size))
-    key, settings = rng.stream(0, "init"), config["restorer"]
-    first = jax.eval_shape(restorers.make(**settings).init, key, batch)
-    if config["task"] == "restoration":
-        return first
-    net = QualityModel(**config["model"])
-    views = jnp.zeros((1, restorers.count(**settings), size, size, 3))  # no chain has to run
-    made = jax.eval_shape(net.init, key, Views(views))
-    return Weights(
-        {"restorer": first.params, "quality": made["params"]},
-        {"restorer": first.stats, "quality": made.get("batch_stats", {})},
-    )
+    task = tasks.TASKS[config["task"]](**settings)
+    return jax.eval_shape(task.init, rng.stream(0, "init"), batch)
 
 
 def digest(weights: Weights) -> str:
@@ -222,7 +224,7 @@ def _ours(name: str, weights: Weights, card: dict) -> Judge:
 def _release(name: str, weights: Weights, card: dict, run: str | None) -> Judge:
     if run is None:
         raise WeightsError(f"{name}: comes without a restorer; name a stage-1 run's folder as it")
-    config, first, _ = _saved(pathlib.Path(run), "restoration")
+    config, first, _ = _of_task(pathlib.Path(run), "restoration")
     restorer = config["restorer"]
     both = Weights(
         {"restorer": first.params, "quality": weights.params},
@@ -294,9 +296,7 @@ def _normalised(image: jax.Array, normalise: dict | None) -> jax.Array:
     """Pixels in [-1, 1] -> what the net was trained on."""
     if normalise is None or normalise == published.NORMALISE["half"]:
         return image
-    mean, std = (jnp.asarray(normalise[key], jnp.float32) for key in ("mean", "std"))
-    spread = lambda x: x.reshape((1,) * (image.ndim - 1) + (3,))
-    return ((image + 1) / 2 - spread(mean)) / spread(std)
+    return pixels.standardise(image, normalise["mean"], normalise["std"])
 
 
 def _variables(weights: Weights) -> Params:

@@ -20,9 +20,12 @@ def to_float(image: jax.Array) -> jax.Array:
 
 def normalise(image: jax.Array, name: str) -> jax.Array:
     """Values in [-1, 1] -> as a net wants them, by its name in MEAN_STD."""
-    if name == "half":
-        return image
-    mean, std = (jnp.array(x).reshape((1,) * (image.ndim - 1) + (3,)) for x in MEAN_STD[name])
+    return image if name == "half" else standardise(image, *MEAN_STD[name])
+
+
+def standardise(image: jax.Array, mean, std) -> jax.Array:
+    """Values in [-1, 1] -> (value in [0, 1] - mean) / std, three of each."""
+    mean, std = _channels(image, mean, std)
     return ((image + 1) / 2 - mean) / std
 
 
@@ -30,8 +33,13 @@ def denormalise(image: jax.Array, name: str) -> jax.Array:
     """The inverse of `normalise`."""
     if name == "half":
         return image
-    mean, std = (jnp.array(x).reshape((1,) * (image.ndim - 1) + (3,)) for x in MEAN_STD[name])
+    mean, std = _channels(image, *MEAN_STD[name])
     return (image * std + mean) * 2 - 1
+
+
+def _channels(image: jax.Array, *values) -> list[jax.Array]:
+    """Three numbers each, shaped to meet the last axis of an image."""
+    return [jnp.array(x, jnp.float32).reshape((1,) * (image.ndim - 1) + (3,)) for x in values]
 
 
 def to_uint8(image: jax.Array) -> jax.Array:

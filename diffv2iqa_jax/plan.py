@@ -27,10 +27,9 @@ SECTIONS = {
     "every": ("log", "evaluate", "save"),
     "evaluate": ("val_images", "examples", "baselines"),
 }
-COMMON = ("task", "seed", "data", "restorer", "pretrained", "optim", "devices", "every")
+COMMON = ("task", "seed", "data", "pretrained", "optim", "devices", "every")
 COMMON += ("evaluate", "keep", "tensorboard")
 DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample", "pairs", "test")
-OF_TASK = {"restoration": (), "quality": ("model", "loss")}
 RUN_KEYS = ("run", "changes", "cached", "folder")
 
 
@@ -41,9 +40,9 @@ def check(config: dict) -> None:
       ConfigError: one line with the key, its value, the rule and the choices.
     """
     task = config.get("task")
-    if task not in OF_TASK:
-        raise ConfigError(f"config.task {task!r}: known are {sorted(OF_TASK)}")
-    only(config, "", (*COMMON, *OF_TASK[task]))
+    if task not in tasks.TASKS:
+        raise ConfigError(f"config.task {task!r}: known are {sorted(tasks.TASKS)}")
+    only(config, "", (*COMMON, *tasks.SETTINGS[task]))
     photos = config["data"].get("name") == pristine.NAME
     for section, keys in SECTIONS.items():
         own = ("distort",) if photos and section == "data" else ()
@@ -155,8 +154,7 @@ def check_model(settings: dict) -> None:
 
 def make_task(config: dict) -> Task:
     """The task of a resolved configuration."""
-    names = ("restorer", *OF_TASK[config["task"]])
-    settings = {k: config[k] for k in names}
+    settings = {k: config[k] for k in tasks.SETTINGS[config["task"]]}
     task = call(tasks.TASKS[config["task"]], config["task"], settings)
     if config["data"]["name"] == pristine.NAME:
         task = call(distorting, "data.distort", config["data"]["distort"], task=task)

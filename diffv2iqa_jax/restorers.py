@@ -1,6 +1,7 @@
 """Ways to get views of an image: by diffusion, an autoencoder, none at all, or from a cache."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -57,9 +58,7 @@ class Diffusion:
     def check(self) -> None:
         """Raises ValueError for settings that do not fit together."""
         self.unet.check()
-        for name, known in CHOICES.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(known)}")
+        _check_choices(self)
         if self.residual and self.prediction != "x0":
             raise ValueError(f"residual with prediction {self.prediction!r}: only 'x0' can be one")
         if self.residual and not self.conditional:
@@ -116,9 +115,7 @@ class Diffusion:
         h, w = image.shape[1:3]
         condition = _pad(image, self.unet.multiple)
         chain = self.chain()
-        key_B = rng.per_image(rng.stream(self.seed, "views"), batch["content"])
-        keys_at = lambda t: jax.vmap(jax.random.fold_in, (0, None))(key_B, t)
-        noise = lambda t: rng.normal(keys_at(t), condition.shape[1:])
+        noise = _noise(self.seed, batch["content"], condition.shape[1:])
         y0, kept_BKHWC = chains.sample(
             partial(self.apply, weights.params, condition),
             chain,
@@ -130,8 +127,7 @@ class Diffusion:
             clip=self.sampling["clip"],
         )
         made = jnp.concatenate([y0[:, None], kept_BKHWC], axis=1)[:, :, :h, :w]
-        made = pixels.to_float(pixels.store(made, self.views_dtype))
-        return Views(jnp.concatenate([image[:, None], made], axis=1))
+        return _shown(image, made, self.views_dtype)
 
 
 CHOICES = {
@@ -142,11 +138,24 @@ CHOICES = {
 }
 
 
-def diffusion(**settings) -> Restorer:
-    """The restorer of these settings (see `Diffusion`), checked."""
-    made = Diffusion(**settings)
-    made.check()
-    return Restorer(made.init, made.loss_of, made.views)
+def _check_choices(settings) -> None:
+    """Refuses a value that is none of CHOICES, of those settings that the kind has."""
+    for name, known in CHOICES.items():
+        value = getattr(settings, name, known[0])
+        if value not in known:
+            raise ValueError(f"{name} {value!r}: known are {list(known)}")
+
+
+def _noise(seed: int, content_B: jax.Array, shape: tuple[int, ...]) -> Callable:
+    """Number -> standard normal noise (B, *shape), a function of the seed and each content."""
+    key_B = rng.per_image(rng.stream(seed, "views"), content_B)
+    return lambda t: rng.normal(jax.vmap(jax.random.fold_in, (0, None))(key_B, t), shape)
+
+
+def _shown(image_BHWC: jax.Array, made_BVHWC: jax.Array, dtype: str) -> Views:
+    """The image, then what was made of it, rounded as it is stored."""
+    made = pixels.to_float(pixels.store(made_BVHWC, dtype))
+    return Views(jnp.concatenate([image_BHWC[:, None], made], axis=1))
 
 
 def _pad(image_BHWC: jax.Array, multiple: int) -> jax.Array:
@@ -181,10 +190,7 @@ class Autoencoder:
         return Restoration(**self.net, dtype=self.dtype)
 
     def check(self) -> None:
-        for name in ("loss", "views_dtype"):
-            if getattr(self, name) not in CHOICES[name]:
-                known = list(CHOICES[name])
-                raise ValueError(f"{name} {getattr(self, name)!r}: known are {known}")
+        _check_choices(self)
         if not all(0 < s < 1 for s in self.noise):
             raise ValueError(f"noise {tuple(self.noise)}: deviations must lie between 0 and 1")
 
@@ -210,21 +216,12 @@ class Autoencoder:
     def views(self, weights: Weights, batch: Batch) -> Views:
         image = pixels.to_float(batch["image"])
         y0 = jnp.clip(self.restore(weights, image)[0], -1.0, 1.0)
-        key_B = rng.per_image(rng.stream(self.seed, "views"), batch["content"])
+        noise = _noise(self.seed, batch["content"], y0.shape[1:])
         made = [y0]
         for place, deviation in enumerate(self.noise):
-            keys = jax.vmap(jax.random.fold_in, (0, None))(key_B, place)
             level_B = jnp.full(len(y0), (1 - deviation**2) ** 0.5)
-            made.append(chains.diffuse(y0, rng.normal(keys, y0.shape[1:]), level_B))
-        made = pixels.to_float(pixels.store(jnp.stack(made, axis=1), self.views_dtype))
-        return Views(jnp.concatenate([image[:, None], made], axis=1))
-
-
-def autoencoder(**settings) -> Restorer:
-    """The restorer of these settings (see `Autoencoder`), checked."""
-    made = Autoencoder(**settings)
-    made.check()
-    return Restorer(made.init, made.loss_of, made.views)
+            made.append(chains.diffuse(y0, noise(place), level_B))
+        return _shown(image, jnp.stack(made, axis=1), self.views_dtype)
 
 
 def none() -> Restorer:
@@ -249,8 +246,16 @@ def cached(inner: Restorer) -> Restorer:
     return inner._replace(views=views)
 
 
-RESTORERS = {"diffusion": diffusion, "autoencoder": autoencoder, "none": none}
 FIELDS = {"diffusion": Diffusion, "autoencoder": Autoencoder}  # the kinds with settings
+
+
+def _checked(kind: str, **settings) -> Restorer:
+    made = FIELDS[kind](**settings)
+    made.check()
+    return Restorer(made.init, made.loss_of, made.views)
+
+
+RESTORERS = {**{kind: partial(_checked, kind) for kind in FIELDS}, "none": none}
 
 
 def count(kind: str, **settings) -> int:

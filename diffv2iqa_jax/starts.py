@@ -2,13 +2,10 @@
 
 import os
 
-import jax
-import jax.numpy as jnp
-
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import pixels, plan, tasks
+from diffv2iqa_jax import judge, pixels, plan, tasks
 from diffv2iqa_jax.config import ConfigError
-from diffv2iqa_jax.training import checkpoint, pretrained
+from diffv2iqa_jax.training import pretrained
 from diffv2iqa_jax.types import Weights
 
 # The settings that a file's card must agree with, and the branch that normalises its input.
@@ -24,19 +21,6 @@ NORMALISED_BY = {"vit": "guidance", "resnet": "difference"}
 FREE = ("taps", "final", "classes", "depth", "blocks", "norm", "w2")
 
 
-def of_run(folder: str) -> tuple[dict, Weights, int]:
-    """Resolved configuration, weights (on the host) and step of a run's newest intact checkpoint.
-
-    Raises:
-      FileNotFoundError: there is none.
-    """
-    saved = checkpoint.Checkpoints(folder)
-    config = saved.config()
-    like = plan.shapes(plan.make_task(config), config["data"]["size"])
-    weights, step = saved.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
-    return config, jax.device_get(weights), step
-
-
 def resolve(config: dict) -> tuple[dict, Weights | None]:
     """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
 
@@ -47,7 +31,7 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
     if "run" not in named:
         return config, None
     try:
-        stage1, weights, step = of_run(named["run"])
+        stage1, weights, step = judge.saved(named["run"])
     except FileNotFoundError as error:
         raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
     if stage1["task"] != "restoration":
@@ -88,7 +72,7 @@ def parts(config: dict, like: Weights) -> dict[str, Weights]:
 
 
 def _of_folder(folder: str) -> Weights:
-    config, weights, _ = of_run(folder)
+    config, weights, _ = judge.saved(folder)
     if config["task"] == "restoration":
         return weights
     return Weights(weights.params["quality"], weights.stats["quality"])

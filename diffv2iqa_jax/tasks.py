@@ -40,9 +40,9 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
     def init(key: jax.Array, batch: Batch) -> Weights:
         key_r, key_q = jax.random.split(key)
         first = r.init(key_r, batch)
+        b, *sides = batch["image"].shape
         # Only the views' shape matters here: no chain has to run.
-        shape = jax.eval_shape(r.views, first, batch).image_BVHWC
-        made = net.init(key_q, Views(jnp.zeros(shape.shape)))
+        made = net.init(key_q, Views(jnp.zeros((b, restorers.count(**restorer), *sides))))
         return Weights(
             {"restorer": first.params, "quality": made["params"]},
             {"restorer": first.stats, "quality": made.get("batch_stats", {})},
@@ -106,6 +106,8 @@ def distorting(
 
 
 TASKS = {"restoration": restoration, "quality": quality}
+# The sections of a configuration that each of them takes.
+SETTINGS = {"restoration": ("restorer",), "quality": ("restorer", "model", "loss")}
 
 # What can start from pretrained weights -> where it lies in a task's weights; "" is the whole.
 PARTS = {

@@ -11,7 +11,6 @@ import time
 import pytest
 
 from diffv2iqa_jax import main
-from diffv2iqa_jax.data import builder
 
 ROOT = pathlib.Path(__file__).parents[1]
 CONFIG = """
@@ -26,13 +25,6 @@ def get_config():
     )
     return c
 """
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("built")
-    builder.prepare("builtin/tiny", str(folder))
-    return folder
 
 
 def command(*arguments: str) -> list[str]:

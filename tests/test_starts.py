@@ -6,19 +6,11 @@ import pytest
 
 from diffv2iqa_jax import plan, published, starts, train
 from diffv2iqa_jax.config import ConfigError
-from diffv2iqa_jax.data import builder
 from diffv2iqa_jax.training import pretrained
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from tests import runs, theirs, tiny
 
 WIDE = 128  # two heads of 64, as a ViT has them unless it is said
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("built")
-    builder.prepare("builtin/tiny", str(folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
