@@ -1,10 +1,10 @@
 """An ablation table: what each run changes of the first one, and what that does to its scores."""
 
 import json
-from typing import Any
 
 import numpy as np
 
+from diffv2iqa_jax.config import flat
 from diffv2iqa_jax.markup import known, number
 from diffv2iqa_jax.pages import Run
 
@@ -30,10 +30,10 @@ def table(runs: list[Run]) -> str:
             f"{', '.join(odd[:3])}: not tested as {runs[0].name} was ({', '.join(SAME)} differ), "
             "so the scores do not compare; give runs of one data set, split and crop protocol"
         )
-    base = _flat(runs[0].config)
+    base = flat(runs[0].config)
     rows: dict[str, list[Run]] = {}
     for run in runs:
-        rows.setdefault(_changes(base, _flat(run.config)), []).append(run)
+        rows.setdefault(_changes(base, flat(run.config)), []).append(run)
     first = next(iter(rows.values()))
     heads = ["change", "runs", *(text for name in COLUMNS.values() for text in (name, "Δ"))]
     lines = [heads, ["---", *("--:" for _ in heads[1:])]]
@@ -43,14 +43,6 @@ def table(runs: list[Run]) -> str:
             cells += [_mean(found, key), _gain(found, first, key)]
         lines.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _flat(config: dict, prefix: str = "") -> dict[str, Any]:
-    out = {}
-    for key, value in config.items():
-        inner = isinstance(value, dict) and value
-        out |= _flat(value, f"{prefix}{key}.") if inner else {prefix + key: value}
-    return out
 
 
 def _changes(base: dict, config: dict) -> str:

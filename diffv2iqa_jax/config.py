@@ -5,16 +5,17 @@ import inspect
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ml_collections import ConfigDict
+if TYPE_CHECKING:  # a report reads configurations where ml_collections is not installed
+    from ml_collections import ConfigDict
 
 
 class ConfigError(ValueError):
     """What the user asked for cannot be: says what, why, and what there is instead."""
 
 
-def override(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+def override(config: "ConfigDict | dict", changes: dict[str, Any]) -> "ConfigDict | dict":
     """Sets dotted keys; None removes one. A key that is not there is an error."""
     for key, value in changes.items():
         *path, last = key.split(".")
@@ -47,9 +48,9 @@ def flat(config: dict, prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def plain(config: ConfigDict | dict) -> dict:
+def plain(config: "ConfigDict | dict") -> dict:
     """As JSON would give it back: dicts, lists, strings, numbers, booleans, None."""
-    config = config.to_dict() if isinstance(config, ConfigDict) else config
+    config = config if isinstance(config, dict) else config.to_dict()
     return json.loads(json.dumps(config))
 
 

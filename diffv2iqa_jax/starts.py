@@ -36,9 +36,7 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
         raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
     if stage1["task"] != "restoration":
         raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
-    settings = configs.plain(
-        configs.override(configs.ConfigDict(stage1["restorer"]), configs.flat(named["changes"]))
-    )
+    settings = configs.override(stage1["restorer"], configs.flat(named["changes"]))
     plan.check_restorer(settings)
     learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
     # Whether views are of whole images or of crops: a scorer has to know.

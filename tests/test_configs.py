@@ -10,7 +10,7 @@ import pytest
 from configs import diffv2iqa, maniqa, pristine, quickstart, restore, sr3, vcrnet
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import plan, restorers
-from diffv2iqa_jax.config import ConfigDict, ConfigError, override
+from diffv2iqa_jax.config import ConfigError, override
 from diffv2iqa_jax.training import sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
@@ -70,8 +70,7 @@ def resolved(config: dict, stage1: dict) -> dict:
     if "run" not in named:
         return config
     changes = configs.flat(named["changes"])
-    restorer = override(ConfigDict(stage1), changes)
-    return {**config, "restorer": configs.plain(restorer)}
+    return {**config, "restorer": override(stage1, changes)}
 
 
 def tiny_config(name: str, row: str) -> dict:
