@@ -4,9 +4,10 @@
       --config.data.folder=PHOTOS
 
 PHOTOS is a folder, a glob or a folder of tfrecord files. A restorer of 5.4 million parameters for
-crops of 128 pixels, small enough for a CPU. Like the quickstart's, it predicts what to add to the
-distorted image. `cpu` is narrower, for two cores. `branches` is stage 2 at full size on the same
-photos, before there are any human scores: give it --config.restorer.run too.
+crops of 128 pixels. Like the quickstart's, it predicts what to add to the distorted image. `cpu`
+is for two cores: 2.4 million that work on squares of 2 x 2 pixels, and crops of 64. `branches` is
+stage 2 at full size on the same photos, before there are any human scores: give it
+--config.restorer.run too.
 """
 
 from ml_collections import ConfigDict
@@ -17,11 +18,18 @@ from diffv2iqa_jax.config import override, pick
 ROWS = {
     "base": {},
     "cpu": {
-        "restorer.net.inner": 24,
-        "data.batch": 8,
-        "data.distort.group": 1,
+        "restorer.net.inner": 32,
+        "restorer.net.res_blocks": 1,
+        "restorer.net.patch": 2,
+        "restorer.sampling.steps": 5,
         "restorer.dtype": "float32",
-        "optim.steps": 10_000,
+        "data.size": 64,
+        "data.pp_test": "center(128)",
+        "data.batch": 16,
+        "data.distort.group": 1,
+        "optim.lr": 1e-3,
+        "optim.steps": 6_000,
+        "every": dict(log=100, evaluate=2_000, save=500),
     },
 }
 

@@ -41,8 +41,8 @@ def stage1() -> ConfigDict:
         {
             "data.pp_test": "",  # whole images of 64 x 64
             "restorer.net": dict(
-                inner=8,
-                multipliers=(1, 2, 4),
+                inner=16,
+                multipliers=(1, 2),
                 res_blocks=1,
                 attn_res=(),
                 image_size=64,
@@ -50,15 +50,16 @@ def stage1() -> ConfigDict:
                 dropout=0.0,
                 embedding="level",
                 zero_final=True,
+                patch=2,
             ),
             "restorer.prediction": "x0",
             "restorer.residual": True,
-            "restorer.sampling.steps": 4,
+            "restorer.sampling.steps": 3,
             "restorer.sampling.sampler": "ddim",
             "restorer.sampling.keep": (1, 2),
             "restorer.dtype": "float32",
-            "optim.steps": 900,
-            "every": dict(log=50, evaluate=450, save=150),
+            "optim.steps": 1000,
+            "every": dict(log=50, evaluate=500, save=250),
             "evaluate.val_images": 48,
         },
     )

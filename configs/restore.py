@@ -44,6 +44,7 @@ def get_config(row: str = "base") -> ConfigDict:
             dropout=0.2,
             embedding="level",
             zero_final=False,
+            patch=1,
         ),
         conditional=True,
         schedule=dict(name="cosine", steps=2000),

@@ -34,6 +34,16 @@ class Crop(NamedTuple):
 Op = Callable[[Crop, Seed, int], list[Crop]]
 
 
+def head(pipeline: str) -> tuple[str, str]:
+    """What a pipeline does to a picture before it is restored, and what it does to all views.
+
+    The first is a `resize` at its start, where there is one: a smaller picture is restored in
+    less time, and its views are of its own size.
+    """
+    first, _, rest = pipeline.partition("|")
+    return (first.strip(), rest) if first.strip().startswith("resize") else ("", pipeline)
+
+
 def parse(pipeline: str) -> Callable[..., list[Crop]]:
     """A pipeline string -> (image_HWC, content, views_VHWC or None) -> its crops.
 
@@ -164,7 +174,7 @@ def resize(size: int) -> Op:
 
     def op(crop: Crop, seed: Seed, content: int) -> list[Crop]:
         if crop.views_VHWC is not None:
-            raise ValueError(f"resize({size}): stored views cannot be resized; crop instead")
+            raise ValueError(f"resize({size}): stored views cannot be resized; let it come first")
         x = crop.image_HWC.astype(np.float32)
         for axis in (0, 1):
             x = _resampled(x, size, axis)

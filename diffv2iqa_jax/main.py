@@ -115,7 +115,11 @@ def run(argv: list[str]) -> int:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
-    config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    try:
+        config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    except OSError as error:
+        name = flags.FLAGS["config"].config_filename
+        raise configs.ConfigError(f"--config {name}: no such file can be read") from error
     if _DRY_RUN.value:
         dry_run(config, workdir)
         return 0
@@ -149,5 +153,17 @@ def main(argv: list[str]) -> int:
         return EXIT_NOT_FINITE
 
 
+def parse(argv: list[str]) -> list[str]:
+    """The flags; what no configuration has is one line, not where it was looked for."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        # A key that is not there arrives as the text of an error within an error.
+        text = str(error).replace("\\n", " ").replace("\\'", "'")
+        said = text.rstrip().splitlines()[-1 if "Traceback" in text else 0]
+        print(f"error: {said}", file=sys.stderr)
+        sys.exit(EXIT_CONFIG)
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse)

@@ -70,14 +70,15 @@ class Data:
             )
         return parts
 
-    def _pp(self, key: str) -> str:
+    def pp(self, key: str) -> str:
+        """A preprocessing, `pp_train` or `pp_test`, with the size in it."""
         return self._settings[key].format(size=self._settings["size"])
 
     def train(self, start: int):
         return pipeline.to_train(
             self.source,
             self.train_ids,
-            pp=self._pp("pp_train"),
+            pp=self.pp("pp_train"),
             batch=self._settings["batch"],
             seed=self._settings["split"],
             start=start,
@@ -90,7 +91,7 @@ class Data:
         return pipeline.to_evaluate(
             self.source,
             np.asarray(ids),
-            pp=self._pp("pp_test"),
+            pp=self.pp("pp_test"),
             batch=self._settings["batch"],
             views=self.views,
             process=self._process,

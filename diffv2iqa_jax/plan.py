@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import restorers, rng, tasks
+from diffv2iqa_jax import crops, restorers, rng, tasks
 from diffv2iqa_jax.config import ConfigError, call, only
 from diffv2iqa_jax.data import builder, pp, pristine, splits
 from diffv2iqa_jax.data.example import example
@@ -61,6 +61,7 @@ def check(config: dict) -> None:
     else:
         check_restorer(config["restorer"])
     if task == "quality":
+        check_views(config)
         check_model(config["model"])
         frozen = config["optim"]["frozen"]
         if "run" in config["restorer"] and not (frozen and re.search(frozen, "restorer/net")):
@@ -68,6 +69,17 @@ def check(config: dict) -> None:
                 f"config.optim.frozen {frozen!r}: must match the restorer's parameters "
                 "('^restorer'): stage 2 does not train them, and weight decay would move them"
             )
+
+
+def check_views(config: dict) -> None:
+    """Stored views are of one size: whatever resizes a picture before comes first in both."""
+    keys = ("pp_train", "pp_test")
+    first = {crops.head(config["data"][key].format(size=config["data"]["size"]))[0] for key in keys}
+    if config["restorer"].get("cached") and len(first) > 1:
+        raise ConfigError(
+            "config.data: pp_train and pp_test must start with the same resize, or none: views "
+            "are stored once for both; or set config.restorer.cached False"
+        )
 
 
 def check_data(settings: dict) -> None:

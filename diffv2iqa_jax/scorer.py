@@ -81,6 +81,7 @@ class _Job:
     key: tuple | None = None
     total: int = 0
     small: bool = False
+    tiled: bool = False
     parts: list[dict] = dataclasses.field(default_factory=list)
     corners: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
@@ -115,7 +116,8 @@ class Scorer:
         self.info = dataclasses.replace(judged.info, protocol=protocol)
         # A CPU gains nothing from more, and a photo of one crop would be filled up in vain.
         self.batch = batch or (1 if jax.default_backend() == "cpu" else 32)
-        self._cut, self._crops, self._pp = cutting.parse(pp), crops, pp
+        self._first, self._cut = (cutting.parse(part) for part in cutting.head(pp))
+        self._crops, self._pp = crops, pp
         self._reading, self._workers = reading, workers
         self._judged, self._weights = judged, jax.device_put(judged.weights)
         self._program = jax.jit(partial(_judge, judged))
@@ -202,13 +204,15 @@ class Scorer:
         if job.picture is None:
             return
         content, rows = zlib.crc32(job.picture), 0
+        picture = self._first(job.picture, content)[0].image_HWC
         for seed in range(seeds):
             noise, views = reseeded(content, seed), None
             if self._judged.whole:
-                views = self._restored(job.picture, noise)
-            parts = self._few(self._cut(job.picture, content, views))
+                views = self._restored(picture, noise)
+                job.tiled = not _fits(*picture.shape[:2])
+            parts = self._few(self._cut(picture, content, views))
             rows += len(parts)
-            shapes = zip(job.picture.shape, parts[0].image_HWC.shape, strict=True)
+            shapes = zip(picture.shape, parts[0].image_HWC.shape, strict=True)
             job.small = any(have < seen for have, seen in shapes)
             # Known before its last row is judged: until then it counts as unfinished.
             job.total = rows if seed == seeds - 1 else -1
@@ -300,10 +304,9 @@ class Scorer:
         )
 
     def _said(self, job: _Job, known: Score) -> tuple[str, ...]:
-        tiled = self._judged.whole and not _fits(known.height, known.width)
         bounds = self.info.range
         outside = bounds is not None and not bounds[0] <= known.score <= bounds[1]
-        return tuple(flag for flag, so in zip(JUDGED, (job.small, tiled, outside)) if so)  # noqa: B905
+        return tuple(flag for flag, so in zip(JUDGED, (job.small, job.tiled, outside)) if so)  # noqa: B905
 
 
 def load(

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from diffv2iqa_jax import baselines, evaluate, plan, report, restorers, rng, starts, views
+from diffv2iqa_jax import baselines, crops, evaluate, plan, report, restorers, rng, starts, views
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.data import pristine
 from diffv2iqa_jax.parts import Data
@@ -217,7 +217,8 @@ def open_data(settings: dict, val_images: int, on: str | None):
 def make_views(resolved: dict, config: dict, data: Data, weights: Weights, folder, stop):
     """Runs the views pass; returns where the views are."""
     settings = resolved["restorer"]
-    meta = views.describe(settings, digest(weights), data.source.name)
+    first, _ = crops.head(data.pp("pp_test"))
+    meta = views.describe(settings, digest(weights), data.source.name, first)
     ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))
     made = views.run(
         data.source,

@@ -24,9 +24,14 @@ LOG = logging.getLogger(__name__)
 META = "meta.json"
 
 
-def describe(restorer: dict, weights: dict[str, str], data: str) -> dict:
-    """What a folder of views depends on: settings, digests of the weights, data set."""
-    return configs.plain({"restorer": restorer, "weights": weights, "data": data})
+def describe(restorer: dict, weights: dict[str, str], data: str, first: str = "") -> dict:
+    """What a folder of views depends on: settings, digests of the weights, data set.
+
+    Args:
+      first: what is done to each picture before it is restored, see `crops.head`.
+    """
+    found = {"restorer": restorer, "weights": weights, "data": data}
+    return configs.plain(found | ({"first": first} if first else {}))
 
 
 def stored(folder: str, restorer: dict) -> tuple[str, str, int]:
@@ -69,7 +74,8 @@ def run(
     total = len(missing[rank[0] :: rank[1]])
     done, clock = 0, time.monotonic()
     said = clock
-    for found in pipeline.whole(source, missing, batch=batch * rank[1], process=rank):
+    args = {"pp": meta.get("first", ""), "batch": batch * rank[1], "process": rank}
+    for found in pipeline.whole(source, missing, **args):
         keep = found["mask"] > 0
         made = np.asarray(step(weights, {k: found[k] for k in ("image", "content")}))
         for number, array in zip(found["id"][keep], made[keep], strict=True):

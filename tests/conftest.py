@@ -1,5 +1,6 @@
 """JAX for every test: four simulated devices, no silent broadcasting, compilations kept."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -44,14 +45,26 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.filterwarnings(line))
 
 
+def once(factory, name: str, make):
+    """The path that one process of this test run makes something at, and all of them use."""
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, done = base / name, base / f"{name}.done"
+    with open(base / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(path, ignore_errors=True)
+            make(path)
+            done.touch()
+    return path
+
+
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """The tiny built-in data set, built."""
     from diffv2iqa_jax.data import builder
 
-    folder = tmp_path_factory.mktemp("built")
-    builder.prepare("builtin/tiny", str(folder))
-    return folder
+    return once(tmp_path_factory, "built", lambda path: builder.prepare("builtin/tiny", str(path)))
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +73,8 @@ def restored(data, tmp_path_factory):
     from diffv2iqa_jax import train
     from tests import runs
 
-    work = tmp_path_factory.mktemp("stage1") / "run"
-    train.run(runs.stage1(data), str(work))
-    return work
+    make = lambda path: train.run(runs.stage1(data), str(path))
+    return once(tmp_path_factory, "stage1", make)
 
 
 @pytest.fixture(scope="session")
@@ -71,9 +83,8 @@ def judged(data, restored, tmp_path_factory):
     from diffv2iqa_jax import train
     from tests import runs
 
-    work = tmp_path_factory.mktemp("stage2") / "run"
-    train.run(runs.stage2(data, restored), str(work))
-    return work
+    make = lambda path: train.run(runs.stage2(data, restored), str(path))
+    return once(tmp_path_factory, "stage2", make)
 
 
 @pytest.fixture(scope="session")
@@ -82,17 +93,18 @@ def by_crops(data, restored, judged, tmp_path_factory):
     from diffv2iqa_jax import config, train
     from tests import runs
 
-    work = tmp_path_factory.mktemp("crops") / "run"
-    shutil.copytree(judged, work, ignore=shutil.ignore_patterns("views", "results.json"))
-    changed = runs.stage2(data, restored, **{"restorer.cached": False})
-    config.write_json(str(work / "config.json"), changed)
-    for path in work.glob("checkpoints/*/meta/metadata"):
-        meta = json.loads(path.read_text())
-        assert meta["config"]["restorer_from"]["cached"] is True
-        meta["config"]["restorer_from"]["cached"] = False
-        path.write_text(json.dumps(meta))
-    train.run(changed, str(work), mode="evaluate")
-    return work
+    def make(work):
+        shutil.copytree(judged, work, ignore=shutil.ignore_patterns("views", "results.json"))
+        changed = runs.stage2(data, restored, **{"restorer.cached": False})
+        config.write_json(str(work / "config.json"), changed)
+        for path in work.glob("checkpoints/*/meta/metadata"):
+            meta = json.loads(path.read_text())
+            assert meta["config"]["restorer_from"]["cached"] is True
+            meta["config"]["restorer_from"]["cached"] = False
+            path.write_text(json.dumps(meta))
+        train.run(changed, str(work), mode="evaluate")
+
+    return once(tmp_path_factory, "crops", make)
 
 
 @pytest.fixture(scope="session")

@@ -87,12 +87,13 @@ def test_what_does_not_fit_is_one_line_before_anything_is_compiled(arguments, me
 def test_scoring_is_timed_as_a_user_meets_it(packed, apart, monkeypatch, tmp_path, capsys):
     for name, value in apart.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(bench_score, "LARGE", (300, 400))
+    monkeypatch.setattr(bench_score, "SIDES", (96, 128))
+    monkeypatch.setattr(bench_score, "LARGE", (150, 200))
     file = tmp_path / "rows.json"
     assert bench_score.main([str(packed), "--repeat", "1", "--json", str(file)]) == 0
     rows = json.loads(file.read_text())
     assert rows.keys() == bench_score.ROWS.keys()
-    assert rows["warm"]["crops"] == 24 * 32 and rows["large"]["crops"] == 19 * 25
+    assert rows["warm"]["crops"] == 6 * 8 and rows["large"]["crops"] == 10 * 13
     assert 0 < rows["warm"]["s"] < rows["first"]["s"] and rows["large"]["peak_gib"] > 0
     assert rows["folder"]["images_per_s"] > 0
     assert bench_score.main([str(tmp_path / "none"), "folder"]) == 2

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import diffv2iqa, maniqa, pristine, quickstart, restore, sr3, vcrnet
+from configs import diffv2iqa, maniqa, pristine, quickstart, restore, small, sr3, vcrnet
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import plan, restorers
 from diffv2iqa_jax.config import ConfigError, override
@@ -22,6 +22,7 @@ TABLES = {
     "maniqa": (maniqa, maniqa.ROWS),
     "vcrnet": (vcrnet, vcrnet.ROWS),
     "diffv2iqa": (diffv2iqa, diffv2iqa.ROWS),
+    "small": (small, small.ROWS),
 }
 ALL = [(name, row) for name, (_, rows) in TABLES.items() for row in rows]
 STAGES = ((1, 3, 1, 1, 4), (1, 3, 2, 2, 4), (1, 3, 2, 2, 4), (1, 3, 2, 2, 4), (1, 3, 2, 2, 4))
@@ -132,6 +133,6 @@ def test_the_quickstart_is_complete():
 
 
 def test_a_row_that_is_not_there_is_an_error_that_names_the_nearest():
-    for module, row, near in ((diffv2iqa, "realease", "release"), (vcrnet, "quality2", "quality")):
+    for module, row, near in ((diffv2iqa, "realease", "release"), (small, "maniq", "maniqa")):
         with pytest.raises(ConfigError, match=f"row '{row}': no such row; did you mean '{near}'"):
             module.get_config(row)

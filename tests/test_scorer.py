@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import diffv2iqa_jax
-from diffv2iqa_jax import judge, published, scorer, tiles
+from diffv2iqa_jax import judge, published, scorer, tiles, train
 from diffv2iqa_jax.data import builder, pipeline
 from diffv2iqa_jax.training import pretrained
 from tests import runs, tiny
@@ -87,6 +87,22 @@ def test_it_says_what_the_evaluation_said_and_needs_no_tensorflow(run, photos, a
         assert total == pytest.approx(float(row["score"]), abs=1e-5)
         for name, part in branches.items():
             assert part == pytest.approx(float(row[f"score_{name}"]), abs=1e-5)
+
+
+def test_a_picture_resized_before_it_is_restored_scores_as_evaluated(
+    data, restored, photos, tmp_path
+):
+    pp = {"data.pp_train": "resize(24)|crop({size})", "data.pp_test": "resize(24)|grid({size})"}
+    train.run(runs.stage2(data, restored, **pp, **{"optim.steps": 1}), str(tmp_path / "run"))
+    views = sorted((tmp_path / "run" / "views").glob("*.views"))
+    assert {p.stat().st_size for p in views} == {3 * 24 * 24 * 3 * 4}
+    with open(tmp_path / "run" / "predictions.csv", newline="") as file:
+        rows = list(csv.DictReader(file))[:3]
+    scores = scorer.load(tmp_path / "run", jit_cache=None)
+    for row in rows:
+        found = scores(photos / f"{row['name']}.png")
+        assert found.crops == 4 and "tiled" not in found.flags
+        assert found.score == pytest.approx(float(row["score"]), abs=1e-5)
 
 
 def test_importing_the_package_imports_next_to_nothing():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import train, views
+from diffv2iqa_jax import plan, train, views
 from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.data import pipeline, sets
 from diffv2iqa_jax.data.catalog import Row, Set
@@ -119,13 +119,13 @@ def test_cached_views_are_what_the_restorer_computes(data, restored, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["restoration", "quality"])
-def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, tmp_path, stage):
-    make = {"restoration": runs.stage1, "quality": lambda d: runs.stage2(d, restored)}[stage]
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    want = train.run(make(data), str(whole))
-    assert train.run(make(data), str(broken), stop_at=4) == {}  # leaves after 3, saved at 2
-    got = train.run(make(data), str(broken))
-    assert got == want
+def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, judged, tmp_path, stage):
+    config = runs.stage1(data) if stage == "restoration" else runs.stage2(data, restored)
+    whole, broken = restored if stage == "restoration" else judged, tmp_path / "broken"
+    assert train.run(config, str(broken), stop_at=4) == {}  # leaves after 3, saved at 2
+    train.run(config, str(broken))
+    results = [json.loads((work / "results.json").read_text()) for work in (whole, broken)]
+    assert results[0] == results[1]
     drop = ("train/images_per_s", "train/input_wait")
     strip = lambda rows: [{k: v for k, v in r.items() if k not in drop} for r in rows]
     assert strip(lines(broken)) == strip(lines(whole))
@@ -187,9 +187,8 @@ def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, judge
     assert len(list(folder.glob("*.views"))) == len(source.table["id"])
 
 
-@pytest.mark.parametrize("row", ["paper", "release"])  # test_configs.py has them all
-def test_both_presets_train(data, restored, tmp_path, row):
-    config = runs.stage2(data, restored, row, **{"optim.steps": 2})
+def test_the_other_preset_trains_too(data, restored, tmp_path):
+    config = runs.stage2(data, restored, "release", **{"optim.steps": 2})
     results = train.run(config, str(tmp_path / "run"))
     assert results["images"] == 16
     assert all(np.isfinite(x["train/loss"]) for x in lines(tmp_path / "run") if "train/loss" in x)
@@ -255,3 +254,11 @@ def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     with pytest.raises(FloatingPointError, match="step"):
         train.run(config, str(tmp_path / "run"))
     assert not (tmp_path / "run" / "results.json").exists()
+
+
+def test_views_of_two_sizes_are_refused(data, restored, tmp_path):
+    config = runs.stage2(data, restored, **{"data.pp_test": "resize(24)|grid({size})"})
+    with pytest.raises(ConfigError, match="must start with the same resize, or none"):
+        train.run(config, str(tmp_path / "run"))
+    config["restorer"]["cached"] = False
+    plan.check(config)

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from diffv2iqa_jax import crops
 from diffv2iqa_jax.data import builder, sets
 from diffv2iqa_jax.data import pp as preprocessing
 
@@ -103,7 +104,7 @@ def to_train(
       seed: of the order and the augmentation.
       start: number of the first batch wanted, from 0.
       views: (folder, dtype, count): picture `id`'s stored views are the raw little-endian bytes
-        of a (count, H, W, 3) array in `folder/{id:08d}.views`.
+        of a (count, H, W, 3) array in `folder/{id:08d}.views`, of it as `crops.head(pp)` leaves it.
       process: (number of this one, how many); it gets its equal part of each batch's rows, in
         order.
       cache: hold the encoded records in memory, rather than reading them at each visit.
@@ -183,18 +184,24 @@ def to_evaluate(
 
 
 def whole(
-    source: Source, ids: np.ndarray, *, batch: int, process: tuple[int, int] = (0, 1)
+    source: Source,
+    ids: np.ndarray,
+    *,
+    pp: str = "",
+    batch: int,
+    process: tuple[int, int] = (0, 1),
 ) -> Batches:
     """As `to_evaluate`, whole pictures: a batch holds consecutive pictures of one shape.
 
-    A batch is closed, and filled up, where the shape changes. Process i of n takes every n-th
-    picture from the i-th on, by itself: numbers of batches differ.
+    A batch is closed, and filled up, where the shape changes. Of `pp`, only what comes before a
+    restoration is done, see `crops.head`. Process i of n takes every n-th picture from the i-th
+    on, by itself: numbers of batches differ.
     """
     part, rows = _part(batch, process)
     own = np.sort(np.asarray(ids, np.int64))[part :: process[1]]
     if not len(own):
         return iter(())
-    prepare = _prepare(source, "", None, own)
+    prepare = _prepare(source, crops.head(pp)[0], None, own)
 
     def one(id: tf.Tensor) -> dict[str, tf.Tensor]:
         return prepare(source.parse(_read_one(source.read, id)), tf.zeros(2, tf.int32))
@@ -278,7 +285,7 @@ def _fetch(source: Source, ids: np.ndarray, cache: bool) -> Callable:
 
 def _prepare(source: Source, pp: str, views: StoredViews | None, ids: np.ndarray) -> Callable:
     """The function (encoded example, seed) -> example as it stands in a batch."""
-    run = preprocessing.parse(pp)
+    first, run = (preprocessing.parse(part) for part in crops.head(pp))
     if views is not None:
         _check_views(views, ids, source.table["name"])
 
@@ -286,10 +293,11 @@ def _prepare(source: Source, pp: str, views: StoredViews | None, ids: np.ndarray
         for key in ENCODED:
             if key in ex:
                 ex[key] = tf.ensure_shape(_decoded(ex[key]), [None, None, 3])
+        ex["content"] = tf.cast(ex["content"], tf.uint32)
+        ex = first(ex | {"seed": seed_2})
         if views is not None:
             ex["views"] = _read_views(views, ex["id"], tf.shape(ex["image"]))
-        ex["content"] = tf.cast(ex["content"], tf.uint32)
-        ex = run(ex | {"seed": seed_2})
+        ex = run(ex)
         return {key: ex[key] for key in KEYS if key in ex}
 
     return prepare

@@ -95,7 +95,7 @@ def resize(size: int) -> Op:
 
     def op(ex: Example) -> Example:
         if "views" in ex:
-            raise ValueError(f"resize({size}): stored views cannot be resized; crop instead")
+            raise ValueError(f"resize({size}): stored views cannot be resized; let it come first")
         return _on_pictures(ex, lambda x: _scaled(x, (size, size)))
 
     return op

@@ -47,6 +47,8 @@ class UNet(nn.Module):
         which also puts a swish before each block's projection).
       affine: let the embedding scale and shift each block's features, not only shift them.
       zero_final: start the last convolution at zero (SR3: orthogonal, as everywhere).
+      patch: squares of this side become channels before the first convolution and pixels again
+        after the last, so that the first level costs patch^2 times less (SR3: 1; 2 as in FFDNet).
     """
 
     inner: int = 64
@@ -59,21 +61,29 @@ class UNet(nn.Module):
     embedding: str = "level"
     affine: bool = False
     zero_final: bool = False
+    patch: int = 1
     dtype: str = "float32"
 
     @property
     def multiple(self) -> int:
-        return 2 ** (len(self.multipliers) - 1)
+        return self.patch * 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows and columns of each level's map for an image of `image_size`."""
+        return [self.image_size // self.patch // 2**i for i in range(len(self.multipliers))]
 
     def check(self) -> None:
         """Raises ValueError for a width no norm divides or an attention size that never occurs."""
         if self.embedding not in ENCODINGS:
             raise ValueError(f"embedding {self.embedding!r}: known are {list(ENCODINGS)}")
-        sizes = [self.image_size // 2**i for i in range(len(self.multipliers))]
-        lost = [a for a in self.attn_res if a not in sizes]
+        if self.patch < 1:
+            raise ValueError(f"patch {self.patch}: must be 1 (pixels as they are) or more")
+        lost = [a for a in self.attn_res if a not in self.sizes]
         if lost:
             raise ValueError(
-                f"attn_res {lost}: a U-Net for image_size {self.image_size} only has levels {sizes}"
+                f"attn_res {lost}: a U-Net for image_size {self.image_size} only has levels "
+                f"{self.sizes}"
             )
         odd = [m * self.inner for m in self.multipliers if m * self.inner % self.groups]
         if odd:
@@ -86,7 +96,7 @@ class UNet(nn.Module):
         if y_BHWC.shape[1] % self.multiple or y_BHWC.shape[2] % self.multiple:
             raise ValueError(f"image {y_BHWC.shape[1:3]}: sides must divide by {self.multiple}")
         parts = [x for x in (condition_BHWC, y_BHWC) if x is not None]
-        x = jnp.concatenate(parts, axis=-1)
+        x = fold(jnp.concatenate(parts, axis=-1), self.patch)
         # In bf16 neighbouring levels would fall together: the embedding is float32.
         e = ENCODINGS[self.embedding](level_B, self.inner)
         e = nn.Dense(4 * self.inner, kernel_init=orthogonal, name="noise_level_mlp_1")(e)
@@ -96,7 +106,7 @@ class UNet(nn.Module):
         block = lambda width, attend, name: ResnetBlock(width, attend, *settings, name=name)
         conv = lambda width, stride, name: Conv3(width, stride, self.dtype, name=name)
         levels = list(enumerate(self.multipliers))
-        attends = [self.image_size // 2**i in self.attn_res for i, _ in levels]
+        attends = [size in self.attn_res for size in self.sizes]
         x = conv(self.inner, 1, "downs_0")(x)
         skips, n = [x], 1
         for i, m in levels:
@@ -121,9 +131,23 @@ class UNet(nn.Module):
                 x = conv(x.shape[-1], 1, f"ups_{n}")(x)
                 n += 1
         start = nn.initializers.zeros if self.zero_final else orthogonal
-        final = NormConv(3, self.groups, 0.0, self.dtype, "float32", start, name="final_conv")
-        x = final(x, train)
-        return x.astype(jnp.float32)
+        width = 3 * self.patch**2
+        final = NormConv(width, self.groups, 0.0, self.dtype, "float32", start, name="final_conv")
+        return unfold(final(x, train), self.patch).astype(jnp.float32)
+
+
+def fold(x_BHWC: jax.Array, patch: int) -> jax.Array:
+    """Squares of `patch` x `patch` pixels as channels: (B, H/p, W/p, p p C)."""
+    b, h, w, c = x_BHWC.shape
+    x = x_BHWC.reshape(b, h // patch, patch, w // patch, patch, c)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h // patch, w // patch, patch * patch * c)
+
+
+def unfold(x_BHWC: jax.Array, patch: int) -> jax.Array:
+    """The inverse of `fold`: (B, H, W, p p C) -> (B, p H, p W, C)."""
+    b, h, w, c = x_BHWC.shape
+    x = x_BHWC.reshape(b, h, w, patch, patch, c // patch**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(b, h * patch, w * patch, c // patch**2)
 
 
 class Conv3(nn.Module):

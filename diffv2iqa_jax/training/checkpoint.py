@@ -11,6 +11,7 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -22,33 +23,48 @@ LOG = logging.getLogger(__name__)
 _MIX = ((0x85EBCA6B, 13), (0xC2B2AE35, 16))
 
 
-@jax.jit  # leaf by leaf: a model has many leaves of few shapes
-def _checksum(x: jax.Array) -> jax.Array:
+def _checksum(x, xp=jnp):
     """Two 32-bit sums over the mixed bits of every element and its index.
 
     Integer sums do not depend on the order, so they are the same on any number of devices,
     and nothing leaves the devices but the sums. One changed element always changes both.
+
+    Args:
+      xp: jax.numpy, or numpy for an array on the host.
     """
-    x = x.astype(jnp.uint8) if x.dtype == bool else x
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(x, unsigned).astype(jnp.uint32)
-    index, stride = jnp.zeros(x.shape, jnp.uint32), 1
+    x = x.astype(xp.uint8) if x.dtype == bool else x
+    unsigned = {1: xp.uint8, 2: xp.uint16, 4: xp.uint32}[x.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(x, unsigned) if xp is jnp else x.view(unsigned)
+    bits, index, stride = bits.astype(xp.uint32), xp.zeros(x.shape, xp.uint32), 1
     for axis in reversed(range(x.ndim)):
-        place = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        index += place * jnp.uint32(stride % 2**32)
+        beside = [x.shape[axis] if i == axis else 1 for i in range(x.ndim)]
+        place = xp.arange(x.shape[axis], dtype=xp.uint32).reshape(beside)
+        index = index + place * xp.uint32(stride % 2**32)
         stride *= x.shape[axis]
     sums = []
     for start in (0x9E3779B1, 0x27D4EB2F):
-        h = bits ^ (index * jnp.uint32(start))
+        h = bits ^ (index * xp.uint32(start))
         for factor, shift in _MIX:
-            h = (h * jnp.uint32(factor)) ^ (h * jnp.uint32(factor) >> shift)
-        sums.append(jnp.sum(h, dtype=jnp.uint32))
-    return jnp.stack(sums)
+            h = (h * xp.uint32(factor)) ^ (h * xp.uint32(factor) >> shift)
+        sums.append(xp.sum(h, dtype=xp.uint32))
+    return xp.stack(sums)
+
+
+_on_devices = jax.jit(_checksum)  # leaf by leaf: a model has many leaves of few shapes
+
+
+def _sums(x):
+    """The checksum of a leaf, computed where it is; a CPU would compile it for every shape."""
+    devices = getattr(x, "sharding", None) and x.sharding.device_set
+    if devices and not (x.is_fully_addressable and all(d.platform == "cpu" for d in devices)):
+        return _on_devices(x)
+    with np.errstate(over="ignore"):  # the sums wrap around, as they do on a device
+        return _checksum(np.ascontiguousarray(x).reshape(x.shape), np)
 
 
 def digest(tree) -> dict[str, str]:
     """Path of each leaf -> its dtype, shape and 64-bit checksum, as text."""
-    sums = jax.device_get(jax.tree.map(_checksum, tree))
+    sums = jax.device_get(jax.tree.map(_sums, tree))
     named = lambda t: {jax.tree_util.keystr(k): v for k, v in jax.tree.leaves_with_path(t)}
     leaves = named(tree)
     form = lambda x: f"{x.dtype}{list(x.shape)}"

@@ -166,6 +166,15 @@ def test_whole_pictures_come_once_to_one_process(tiny):
     assert parts[0][0]["image"].shape == (2, 32, 32, 3)
 
 
+def test_a_resize_at_the_start_comes_before_the_views(tiny, tmp_path):
+    (whole,) = pipeline.whole(tiny, [7], batch=1, pp="resize(20)|crop(16)")
+    assert whole["image"].shape == (1, 20, 20, 3)
+    (tmp_path / "00000007.views").write_bytes((255 - whole["image"]).tobytes())
+    args = {"pp": "resize(20)|crop(16)|flip(0.5)", "views": (str(tmp_path), "uint8", 1)}
+    for batch in train(tiny, [7], **args):
+        np.testing.assert_array_equal(batch["views"][:, 0], 255 - batch["image"])
+
+
 def test_a_batch_holds_one_shape():
     sides = [4, 4, 4, 5, 5, 4]
     rows = [

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffv2iqa_jax.models import unet
 from diffv2iqa_jax.models.unet import UNet, level_encoding
 from tests import tiny
 
@@ -25,9 +26,9 @@ def attending(params):
 @pytest.fixture(scope="module")
 def net():
     """A tiny U-Net that attends at its second level."""
-    unet = UNet(**tiny.restorer(net={"attn_res": (8,)})["net"])
+    made = UNet(**tiny.restorer(net={"attn_res": (8,)})["net"])
     image = jnp.zeros((2, 16, 16, 3))
-    return jax.jit(partial(unet.apply, tiny.variables(unet, image, image, LEVEL)))
+    return jax.jit(partial(made.apply, tiny.variables(made, image, image, LEVEL)))
 
 
 def test_the_level_is_encoded_by_sines_then_cosines():
@@ -88,3 +89,24 @@ def test_a_width_that_no_group_divides_is_refused():
 def test_a_side_that_cannot_be_halved_is_refused(size):
     with pytest.raises(ValueError, match="sides must divide by 16"):
         tree(UNet(), size)
+
+
+def test_patches_become_channels_and_pixels_again():
+    x = tiny.images(0, 2, 8, 12, 3)
+    folded = unet.fold(x, 2)
+    assert folded.shape == (2, 4, 6, 12)
+    np.testing.assert_array_equal(folded[:, 1, 2].reshape(2, 2, 2, 3), x[:, 2:4, 4:6])
+    np.testing.assert_array_equal(unet.unfold(folded, 2), x)
+
+
+def test_a_net_of_patches_makes_whole_images_and_halves_the_levels():
+    net = UNet(**tiny.restorer(net={"patch": 2, "attn_res": (4,)})["net"])
+    assert net.sizes == [8, 4] and net.multiple == 4
+    params = tree(net)
+    assert params["downs_0"]["conv"]["kernel"].shape == (3, 3, 24, 8)
+    assert attending(params) == {"downs_3", "mid_0", "ups_0", "ups_1"}
+    image = tiny.images(0, 1, 16, 20, 3)
+    out = net.apply(tiny.variables(net, image, image, LEVEL[:1]), image, image, LEVEL[:1])
+    assert out.shape == image.shape
+    with pytest.raises(ValueError, match="patch 0: must be 1"):
+        UNet(patch=0).check()

@@ -39,6 +39,8 @@ CASES = {
     "diffv2iqa_release_9001": ("diffv2iqa_release", four_views, lambda o: o["score"], {}, 0.02),
 }
 SLOW = ("timm_vit_b8", "maniqa_full", "diffv2iqa_release_9001")
+# Scores in float32 that the fixture has; that ours are these is tested in its own file.
+KNOWN = {"maniqa_full": "score", "diffv2iqa_release_9001": "sum_w2_5"}
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,8 @@ def test_bfloat16_stays_near_float32(name):
     weights, card, _ = published.convert(kind, golden.tensors(), **given)
     net = published.module(card)
     run = lambda net: pick(jax.jit(net.apply)(nets.variables(weights), *inputs(golden)))
-    full, half = (np.asarray(run(net.clone(dtype=t)), float) for t in ("float32", "bfloat16"))
+    run_in = lambda dtype: np.asarray(run(net.clone(dtype=dtype)), float)
+    full = golden[KNOWN[name]] if name in KNOWN else run_in("float32")
+    half = run_in("bfloat16").reshape(full.shape)
     size = full.std() if full.size > 1 else abs(full).max()
     assert within(abs(half - full).max() / size, bound, "of the float32 output") > 1e-6

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 
+from diffv2iqa_jax.training import checkpoint
 from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
 from diffv2iqa_jax.training.state import TrainState
 from diffv2iqa_jax.types import Weights
@@ -123,3 +124,12 @@ def test_a_digest_sees_every_change_and_no_placement():
         assert digest({"x": jnp.asarray(changed.view(np.float32))}) != same_twice
     assert digest({"x": jnp.asarray(x[::-1])}) != same_twice  # nor a new order
     assert digest({"x": jnp.asarray(x.reshape(6, 8))}) != same_twice
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "uint32"])
+def test_host_and_device_have_the_same_digests(dtype):
+    for shape in ((), (5,), (3, 4, 5)):
+        x = np.random.default_rng(0).uniform(0, 9, shape).astype(jnp.dtype(dtype))
+        on_device = jax.jit(checkpoint._checksum)(jnp.asarray(x))
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(checkpoint._checksum(x, np), on_device)
