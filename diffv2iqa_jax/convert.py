@@ -7,6 +7,7 @@ printed for each tensor: its name, its shape, our name of it or "dropped".
 import argparse
 import hashlib
 import pathlib
+import re
 import sys
 import zipfile
 
@@ -67,22 +68,29 @@ def _torch(path: str) -> dict[str, np.ndarray]:
     return {name: plain(x.detach()).numpy() for name, x in saved.items()}
 
 
-def convert(kind: str, source: str, dest: str, **given) -> list[tuple]:
+def convert(kind: str, source: str, dest: str, *, stages: int | None = None, **given):
     """Converts the file `source` to `dest`; returns the report of each tensor.
 
     Args:
+      stages: of a ResNet, leave out those past this many, and the classes.
       given: see `published.convert`.
 
     Raises:
       ValueError: nothing is written then.
     """
     pretrained.card_of(dest)
-    weights, card, report = published.convert(kind, read(source), **given)
+    tensors, left = read(source), []
+    if stages is not None:
+        if kind != "resnet50" or not 1 <= stages <= 4:
+            raise ValueError(f"--stages {stages}: 1 to 4, and only for resnet50")
+        past = [name for name in tensors if re.match(rf"layer[{stages + 1}-9]\.|fc\.", name)]
+        left = [(name, tensors.pop(name).shape, "dropped") for name in past]
+    weights, card, report = published.convert(kind, tensors, **given)
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     card["source"] = {"file": pathlib.Path(source).name, "sha256": digest}
     pretrained.save(dest, weights, card)
-    return report
+    return report + left
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,6 +104,7 @@ def parser() -> argparse.ArgumentParser:
         "heads": (int, "attention heads of a ViT; default: heads 64 wide"),
         "groups": (int, "of a U-Net's norms, where it is none of the published"),
         "image_size": (int, "pixels to resize a ViT for; of a U-Net, what it was built for"),
+        "stages": (int, "of a ResNet: leave out the later ones, and its classes"),
         "patch": (int, "patch size to resize a ViT for"),
     }
     for name, (kind, text) in options.items():

@@ -3,6 +3,7 @@
   python -m diffv2iqa_jax.report RUN [-o report.html]
   python -m diffv2iqa_jax.report RUN --figure out.png
   python -m diffv2iqa_jax.report --ablation RUN RUN...
+  python -m diffv2iqa_jax.report --restored RUN RUN...
   python -m diffv2iqa_jax.report METHOD METHOD... [-o FOLDER]
 
 RUN is the folder of one run, or a folder that holds the folders of its stages. METHOD is a
@@ -23,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffv2iqa_jax import ablation, charts, comparison, pages, tables
+from diffv2iqa_jax import ablation, charts, comparison, pages, restored, tables
 from diffv2iqa_jax.markup import known, number
 from diffv2iqa_jax.pages import TASKS, Run
 
@@ -167,11 +168,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", help="the page to write (default: RUN/report.html)")
     parser.add_argument("--figure", metavar="PNG", help="write one picture instead of the page")
     parser.add_argument("--ablation", action="store_true", help="table; the first RUN is the base")
+    parser.add_argument("--restored", action="store_true", help="table of runs of stage 1")
     parser.add_argument("--tables", action="store_true", help="tables, of one METHOD too")
     args = parser.parse_args(argv)
     try:
         if args.ablation:
             print(ablation.table([judged(run) for run in args.run]))
+        elif args.restored:
+            print(restored.table([read(run)[0]._replace(name=run) for run in args.run]))
         elif args.tables or len(args.run) > 1:
             out = args.output or str(_named(args.run[0])[1] / "tables")
             print("\n".join(write_tables(args.run, out)))

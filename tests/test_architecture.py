@@ -20,13 +20,13 @@ LAYERS = [
     "baselines charts evaluate significance rating",
     "models.resnet models.swin models.efficientnet training.steps training.checkpoint "
     "training.pretrained data.builder data.readers data.optics pages",
-    "ablation tables models.guidance models.difference models.vcr data.pipeline data.own "
+    "ablation restored tables models.guidance models.difference models.vcr data.pipeline data.own "
     "data.distort",
     "models.iqa restorers comparison data.prepare data.pristine parts",
     "tasks published views report",
     "plan bench convert gmad judge",
     "starts objective export",
-    "train scorer",
+    "train scorer ridge",
     "main score",
     "bench_score",
 ]

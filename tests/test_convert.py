@@ -134,3 +134,17 @@ def test_a_pytorch_file_is_read_by_the_loader_of_plain_tensors(tmp_path):
     torch.save({"model": object()}, tmp_path / "code.pth")
     with pytest.raises(ValueError, match="not a file of plain tensors"):
         convert.read(str(tmp_path / "code.pth"))
+
+
+def test_a_resnet_can_be_cut_after_a_stage(tmp_path, monkeypatch):
+    names = ["conv1.weight", "layer1.0.conv1.weight", "layer3.0.conv1.weight", "fc.bias"]
+    np.savez(tmp_path / "r.npz", **{name: np.ones(1, np.float32) for name in names})
+    seen = []
+    monkeypatch.setattr(convert.published, "convert", lambda k, t: (seen.append(set(t)), {}, []))
+    monkeypatch.setattr(convert.pretrained, "save", lambda *args: None)
+    source, dest = str(tmp_path / "r.npz"), str(tmp_path / "r.safetensors")
+    report = convert.convert("resnet50", source, dest, stages=2)
+    assert seen == [{"conv1.weight", "layer1.0.conv1.weight"}]
+    assert report == [("layer3.0.conv1.weight", (1,), "dropped"), ("fc.bias", (1,), "dropped")]
+    with pytest.raises(ValueError, match="only for resnet50"):
+        convert.convert("vit_timm", source, dest, stages=2)
