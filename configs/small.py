@@ -4,7 +4,7 @@
       --config.data.name=biq2021 --config.pretrained.vit=deit_tiny.safetensors
 
 `maniqa` looks at the photo alone; `paper` is DiffV2IQA and needs --config.restorer.run. Each photo
-is scaled to 256 x 256 before anything else, so that restoring it, too, is affordable.
+is scaled to 384 x 384 before anything else, so that restoring it, too, is affordable.
 """
 
 from ml_collections import ConfigDict
@@ -30,8 +30,8 @@ DIFFERENCE = {
 SHARED = {
     "data.parts": "official",
     "data.fractions": (0.8, 0.0, 0.2),
-    "data.pp_train": "resize(256)|crop({size})|flip(0.5)",
-    "data.pp_test": "resize(256)|grid({size})",
+    "data.pp_train": "resize(384)|crop({size})|flip(0.5)",
+    "data.pp_test": "resize(384)|grid({size})",
     "data.batch": 16,
     "model.dtype": "float32",
     "optim.lr": 1e-4,

@@ -27,7 +27,7 @@ LAYERS = [
     "plan bench convert gmad judge",
     "starts objective export",
     "train scorer ridge",
-    "main score",
+    "main score monotone",
     "bench_score",
 ]
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
