@@ -16,7 +16,7 @@ GUIDANCE = {
     "normalise": "imagenet",
     "reduce": (192,),
     "width": 96,
-    "tab.block": None,
+    "tab": dict(scramble=True, block=None, dropout=0.1),
     "swin.window": 7,
     "swin.mlp": 192,
     "vit": dict(image_size=224, patch=16, width=192, depth=12, heads=3, mlp=768),
@@ -25,7 +25,7 @@ DIFFERENCE = {
     "normalise": "imagenet",
     "resnet.blocks": (3, 4),
     "width": 64,
-    "tab.block": None,
+    "tab": dict(scramble=True, block=None, dropout=0.1),
 }
 SHARED = {
     "data.parts": "official",
