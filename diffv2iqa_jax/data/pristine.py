@@ -6,6 +6,7 @@ so that evaluation sees whole batches as from any other data set.
 """
 
 import functools
+import itertools
 import logging
 import zlib
 from collections.abc import Iterator
@@ -100,7 +101,7 @@ class Pristine:
         real = (np.arange(len(padded)) < len(ids)).astype(np.float32)
         prepare = functools.lru_cache(maxsize=1)(self._prepared)  # a photo's rows are neighbours
         rows = zip(padded[own], real[own], strict=True)
-        while chunk := [row for row, _ in zip(rows, range(batch // count), strict=False)]:
+        while chunk := list(itertools.islice(rows, batch // count)):
             id_B = np.array([id for id, _ in chunk], np.int32)
             reference = np.stack([prepare(*self._photo[id]) for id in id_B])
             yield self._distorted(reference, id_B) | {"mask": np.array([m for _, m in chunk])}

@@ -103,6 +103,13 @@ def test_held_out_images_are_always_the_same_and_labelled_by_haarpsi(folder):
     assert data.protocol({"seed": 0})["protocol"]["references"] == 2
 
 
+def test_every_held_out_image_comes_once_however_many_fit_a_batch(folder):
+    data = opened(folder, batch=2)
+    rows = list(data.test(data.test_ids))
+    assert np.concatenate([r["id"] for r in rows]).tolist() == data.test_ids.tolist()
+    assert all(r["mask"].all() for r in rows)
+
+
 def test_other_photos_can_be_the_test_part(folder, tmp_path):
     Image.fromarray(scenes.scene(50, 40)).save(tmp_path / "other.png")
     data = opened(folder, test=str(tmp_path), fractions=(0.9, 0.1, 0.0))
