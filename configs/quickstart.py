@@ -101,9 +101,9 @@ def stage2() -> ConfigDict:
             "model.branches.difference.width": 32,
             "model.branches.difference.positive": False,
             "model.branches.difference.dropout": 0.0,
-            "optim.steps": 3600,
+            "optim.steps": 4300,
             "optim.frozen": "^restorer",
-            "every": dict(log=100, evaluate=1800, save=600),
+            "every": dict(log=100, evaluate=2150, save=600),
         },
     )
 
