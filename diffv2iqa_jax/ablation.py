@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from diffv2iqa_jax.config import flat
-from diffv2iqa_jax.markup import known, number
+from diffv2iqa_jax.markup import known, markdown, number
 from diffv2iqa_jax.pages import Run
 
 # These make no other experiment: repeats with other seeds are one row, with mean and deviation.
@@ -36,13 +36,13 @@ def table(runs: list[Run]) -> str:
         rows.setdefault(_changes(base, flat(run.config)), []).append(run)
     first = next(iter(rows.values()))
     heads = ["change", "runs", *(text for name in COLUMNS.values() for text in (name, "Δ"))]
-    lines = [heads, ["---", *("--:" for _ in heads[1:])]]
+    lines = []
     for changes, found in rows.items():
         cells = [changes or "(base)", str(len(found))]
         for key in COLUMNS:
             cells += [_mean(found, key), _gain(found, first, key)]
         lines.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(markdown(heads, lines))
 
 
 def _changes(base: dict, config: dict) -> str:
@@ -57,7 +57,7 @@ def _changes(base: dict, config: dict) -> str:
         lost = [p for p in parents if not any(f"{k}.".startswith(f"{p}.") for k in config)]
         text = f"`{lost[0]}` left out" if lost else f"`{key}` = {json.dumps(config[key])}"
         texts += [text] if text not in texts else []
-    return ", ".join(texts).replace("|", "\\|")
+    return ", ".join(texts)
 
 
 def _values(runs: list[Run], key: str) -> np.ndarray:

@@ -89,6 +89,12 @@ def table(head: list[str], rows: list[list[str]], groups: list[tuple[str, int]] 
     )
 
 
+def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table; numbers stand to the right of all but the first column."""
+    line = lambda cells: "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return [line(cells) for cells in (head, ["---", *["--:"] * (len(head) - 1)], *rows)]
+
+
 def tiles(items: list[tuple[str, str, str]]) -> str:
     """Big numbers: (value, name, meaning in a few words)."""
     cells = (f"<div><b>{v}</b><span>{n}</span><small>{m}</small></div>" for v, n, m in items)

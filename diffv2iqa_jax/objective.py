@@ -49,9 +49,10 @@ def loss(
 
 def _scaled(x_BHWC: jax.Array, pp: str) -> tuple[jax.Array, str]:
     """What the pipeline's first ops scale, and the rest of it, which only cuts."""
-    while pp.strip().startswith("resize"):
-        op, _, pp = pp.partition("|")
-        side = crops.parse(op)(np.zeros((1, 1, 3), np.uint8), 0)[0].image_HWC.shape[0]
+    first, rest = crops.head(pp)
+    while first:
+        side = crops.parse(first)(np.zeros((1, 1, 3), np.uint8), 0)[0].image_HWC.shape[0]
         shape = (x_BHWC.shape[0], side, side, 3)
         x_BHWC = jax.image.resize(x_BHWC, shape, "cubic").clip(-1, 1)
-    return x_BHWC, pp
+        first, rest = crops.head(rest)
+    return x_BHWC, rest

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from diffv2iqa_jax.markup import markdown
 from diffv2iqa_jax.pages import Run
 
 UNITS = {"psnr": 2, "ssim": 3}  # digits
@@ -40,7 +41,7 @@ def _by_level(rows: dict[str, np.ndarray]) -> list[str]:
         of_type = rows["type"] == kind
         chosen = [of_type & (rows["level"] == level) for level in levels]
         lines.append([kind, *(_change(rows, "psnr", some) for some in (*chosen, of_type))])
-    return _markdown(lines)
+    return markdown(lines[0], lines[1:])
 
 
 def _by_type(runs: list[Run], tables: list[dict[str, np.ndarray]]) -> list[str]:
@@ -54,7 +55,7 @@ def _by_type(runs: list[Run], tables: list[dict[str, np.ndarray]]) -> list[str]:
             some = slice(None) if kind == "all" else tables[0]["type"] == kind
             cells += [f"{column[some].mean():.{digits}f}" for column in columns]
         lines.append(cells)
-    return _markdown(lines)
+    return markdown(lines[0], lines[1:])
 
 
 def _types(rows: dict[str, np.ndarray]) -> list[str]:
@@ -66,8 +67,3 @@ def _change(rows: dict[str, np.ndarray], unit: str, some: np.ndarray) -> str:
         return ""
     before, after = (rows[f"{unit}_{name}"][some].mean() for name in ("image", "restored"))
     return f"{before:.1f} → {after:.1f}"
-
-
-def _markdown(lines: list[list[str]]) -> list[str]:
-    rule = ["---", *("--:" for _ in lines[0][1:])]
-    return [f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:])]

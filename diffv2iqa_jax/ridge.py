@@ -35,14 +35,12 @@ def pooled(path: str) -> Callable[[jax.Array], jax.Array]:
       ValueError: the file is none, or of another net than a ViT or a ResNet.
     """
     weights, card = pretrained.load(path)
-    names = {tuple(map(tuple, (m["mean"], m["std"]))): k for k, m in published.NORMALISE.items()}
-    normalise = names[tuple(map(tuple, (card["normalise"]["mean"], card["normalise"]["std"])))]
     if card["kind"] not in ("vit_timm", "vit_augreg", "resnet50"):
         raise ValueError(f"{path}: is a {card['kind']}; give a ViT or a ResNet")
     net = published.module(card)
 
     def features(image_BHWC: jax.Array) -> jax.Array:
-        x = pixels.normalise(pixels.to_float(image_BHWC), normalise)
+        x = pixels.standardise(pixels.to_float(image_BHWC), **card["normalise"])
         variables = {"params": weights.params, "batch_stats": weights.stats}
         out = net.apply({k: v for k, v in variables.items() if v}, x)
         maps = [m.reshape(len(x), -1, m.shape[-1]) for m in out[0]]

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffv2iqa_jax import metrics, significance
+from diffv2iqa_jax import markup, metrics, significance
 from diffv2iqa_jax.markup import known, number
 from diffv2iqa_jax.pages import Run
 
@@ -287,9 +287,8 @@ def markdown(tables: list[Table]) -> str:
     """All tables as one Markdown text."""
     out = []
     for t in tables:
-        safe = lambda cells: "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
-        lines = [f"## {t.title}", "", safe(t.head), safe(["---", *["--:"] * (len(t.head) - 1)])]
-        out.append("\n".join([*lines, *map(safe, t.rows), "", t.note, ""]))
+        lines = markup.markdown(t.head, t.rows)
+        out.append("\n".join([f"## {t.title}", "", *lines, "", t.note, ""]))
     return "\n".join(out)
 
 
