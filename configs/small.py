@@ -1,10 +1,15 @@
 """Stage 2 with backbones that two CPU cores can train: DeiT-Tiny/16, and ResNet50 up to layer2.
 
-  python -m diffv2iqa_jax.main --config configs/small.py:maniqa --workdir runs/small \\
+  python -m diffv2iqa_jax.main --config configs/small.py:maniqa --workdir runs/maniqa \\
       --config.data.name=biq2021 --config.pretrained.vit=deit_tiny.safetensors
+  python -m diffv2iqa_jax.main --config configs/small.py:paper --workdir runs/quality \\
+      --config.data.name=biq2021 --config.pretrained.vit=runs/maniqa \\
+      --config.pretrained.resnet=resnet50_layer2.safetensors --config.restorer.run=runs/restorer
 
-`maniqa` looks at the photo alone; `paper` is DiffV2IQA and needs --config.restorer.run. Each photo
-is scaled to 384 x 384 before anything else, so that restoring it, too, is affordable.
+`maniqa` looks at the photo alone and trains the last blocks of its ViT; the others take that ViT
+as it then is. `paper` is DiffV2IQA; `image_alone` has both its branches and no restoration: what
+`paper` has to beat. Photos are scaled to 256 x 256 before anything else, so that restoring them,
+too, is affordable.
 """
 
 from ml_collections import ConfigDict
@@ -16,6 +21,7 @@ GUIDANCE = {
     "normalise": "imagenet",
     "reduce": (192,),
     "width": 96,
+    "tabs": 1,
     "tab": dict(scramble=True, block=None, dropout=0.1),
     "swin.window": 7,
     "swin.mlp": 192,
@@ -30,30 +36,38 @@ DIFFERENCE = {
 SHARED = {
     "data.parts": "official",
     "data.fractions": (0.8, 0.0, 0.2),
-    "data.pp_train": "resize(384)|crop({size})|flip(0.5)",
-    "data.pp_test": "resize(384)|grid({size})",
+    "data.pp_train": "resize(256)|crop({size})|flip(0.5)",
+    "data.pp_test": "resize(256)|center({size})",
     "data.batch": 16,
     "model.dtype": "float32",
     "optim.lr": 1e-4,
-    "optim.warmup": 100,
+    "optim.warmup": 30,
     "optim.weight_decay": 0.0,
     "optim.clip": 1.0,
-    "optim.steps": 1_000,
-    "optim.average": 0.99,
-    "every": dict(log=50, evaluate=1_000, save=100),
+    "optim.steps": 300,
+    "optim.average": 0.98,
+    "every": dict(log=50, evaluate=1_000, save=50),
     **{f"model.branches.guidance.{key}": value for key, value in GUIDANCE.items()},
 }
+BOTH = {
+    "data.batch": 8,
+    **{f"model.branches.difference.{key}": value for key, value in DIFFERENCE.items()},
+}
 ROWS = {
-    "maniqa": {},
-    "paper": {
-        "optim.frozen": "^restorer|/resnet/",
-        "model.branches.guidance.noise_width": 48,
-        **{f"model.branches.difference.{key}": value for key, value in DIFFERENCE.items()},
+    "maniqa": {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"},
+    "paper": {**BOTH, "model.branches.guidance.noise_width": 48},
+    "image_alone": {
+        **BOTH,
+        "restorer": dict(kind="none"),
+        "model.branches.guidance.select": ((6, 7, 8, 9),),
+        "model.branches.guidance.noise_width": 0,
+        "model.branches.difference.compare": (),
+        "optim.frozen": "/vit/|/resnet/",
     },
 }
 
 
 def get_config(row: str = "maniqa") -> ConfigDict:
     changes = pick(ROWS, row)
-    base = maniqa.get_config() if row == "maniqa" else diffv2iqa.get_config(row)
+    base = maniqa.get_config() if row == "maniqa" else diffv2iqa.get_config()
     return override(override(base, SHARED), changes)

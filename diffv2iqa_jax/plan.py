@@ -266,7 +266,7 @@ def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
     if config["task"] == "quality":
         views = restorers.count(**restorer)
         model = iqa.QualityModel(**_unblocked(config["model"]))
-        of = {"params": weights.params["quality"], "batch_stats": weights.stats["quality"]}
+        of = {"params": weights.params["quality"], "batch_stats": weights.stats.get("quality", {})}
         stack = jax.ShapeDtypeStruct((1, views, size, size, 3), jnp.float32)
         score = lambda w, x: model.apply(w, tasks.Views(x))["score"]
         out.append(("branches", _flops(score, of, stack)))

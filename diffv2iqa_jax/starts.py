@@ -1,5 +1,6 @@
 """Where weights come from that a run does not train itself: earlier runs, and files of ours."""
 
+import functools
 import os
 
 from diffv2iqa_jax import config as configs
@@ -61,7 +62,10 @@ def parts(config: dict, like: Weights) -> dict[str, Weights]:
         if not path:
             continue
         try:
-            weights = _of_folder(path) if os.path.isdir(path) else _of_file(config, name, path)
+            if os.path.isdir(path):
+                weights = _of_folder(config, name, path, at)
+            else:
+                weights = _of_file(config, name, path)
             pretrained.place(like, at, weights)
         except (ValueError, OSError) as error:
             raise ConfigError(f"config.pretrained.{name} {path!r}: {error}") from error
@@ -69,26 +73,39 @@ def parts(config: dict, like: Weights) -> dict[str, Weights]:
     return found
 
 
-def _of_folder(folder: str) -> Weights:
-    config, weights, _ = judge.saved(folder)
-    if config["task"] == "restoration":
+def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
+    theirs, weights, _ = judge.saved(folder)
+    if theirs["task"] == "restoration":
         return weights
-    return Weights(weights.params["quality"], weights.stats["quality"])
+    if name in NORMALISED_BY:
+        _check_settings(config, name, _section(theirs, name))
+        looks = theirs["model"]["branches"].get(NORMALISED_BY[name], {}).get("normalise")
+        if looks:
+            mean, std = pixels.MEAN_STD[looks]
+            _check_normalisation(config, NORMALISED_BY[name], {"mean": mean, "std": std})
+    inside = lambda tree: functools.reduce(lambda part, key: part.get(key, {}), at.split("/"), tree)
+    return Weights(inside(weights.params), inside(weights.stats))
 
 
 def _of_file(config: dict, name: str, path: str) -> Weights:
     weights, card = pretrained.load(path)
-    section = config
-    for key in SETTINGS.get(name, ()):
-        section = section.get(key) or {}
-    have, want = configs.flat(card["settings"]), configs.flat(configs.plain(section))
-    both = [k for k in have if k in want and k.rpartition(".")[2] not in FREE]
-    odd = [f"{k} {have[k]} in the file, {want[k]} here" for k in both if have[k] != want[k]]
-    if odd and name in SETTINGS:
-        raise ValueError(f"settings differ: {', '.join(odd[:5])}")
+    if name in SETTINGS:
+        _check_settings(config, name, card["settings"])
     if name in NORMALISED_BY:
         _check_normalisation(config, NORMALISED_BY[name], card["normalise"])
     return weights
+
+
+def _section(config: dict, name: str) -> dict:
+    return functools.reduce(lambda part, key: part.get(key) or {}, SETTINGS[name], config)
+
+
+def _check_settings(config: dict, name: str, theirs: dict) -> None:
+    have, want = configs.flat(theirs), configs.flat(configs.plain(_section(config, name)))
+    both = [k for k in have if k in want and k.rpartition(".")[2] not in FREE]
+    odd = [f"{k} {have[k]} there, {want[k]} here" for k in both if have[k] != want[k]]
+    if odd:
+        raise ValueError(f"settings differ: {', '.join(odd[:5])}")
 
 
 def _check_normalisation(config: dict, branch: str, expected: dict) -> None:

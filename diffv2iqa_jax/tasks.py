@@ -43,13 +43,16 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
         b, *sides = batch["image"].shape
         # Only the views' shape matters here: no chain has to run.
         made = net.init(key_q, Views(jnp.zeros((b, restorers.count(**restorer), *sides))))
-        return Weights(
-            {"restorer": first.params, "quality": made["params"]},
-            {"restorer": first.stats, "quality": made.get("batch_stats", {})},
-        )
+        # A part without leaves is not there: paths of a state, stored or frozen, lead to leaves.
+        here = lambda restorer, quality: {
+            name: part
+            for name, part in (("restorer", restorer), ("quality", quality))
+            if jax.tree.leaves(part)
+        }
+        params = here(first.params, made["params"])
+        return Weights(params, here(first.stats, made.get("batch_stats", {})))
 
     def apply(weights: Weights, batch: Batch, **kwargs):
-        # A part without parameters is not there: paths of a state lead to leaves only.
         of = lambda name: Weights(weights.params.get(name, {}), weights.stats.get(name, {}))
         views = jax.lax.stop_gradient(r.views(of("restorer"), batch))
         q = of("quality")
@@ -59,7 +62,8 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
         rngs = {"dropout": rng.dropout(key, batch)}
         _, (out, changed) = apply(weights, batch, train=True, rngs=rngs, mutable=["batch_stats"])
         value = losses.masked_mean(losses.LOSSES[loss](out["score"] - batch["mos"]), batch["mask"])
-        stats = {**weights.stats, "quality": changed.get("batch_stats", {})}
+        # Where nothing normalises there are no statistics, and none may appear.
+        stats = weights.stats | {"quality": v for v in changed.values() if v}
         return value, ({"loss": value, "score_mean": jnp.mean(out["score"])}, stats)
 
     def predict(weights: Weights, batch: Batch):

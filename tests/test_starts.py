@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from diffv2iqa_jax import plan, published, starts, train
+from diffv2iqa_jax import judge, plan, published, starts, train
 from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.training import pretrained
 from diffv2iqa_jax.training.checkpoint import Checkpoints
@@ -53,8 +53,8 @@ def test_a_converted_backbone_is_put_in_its_place(vit_file):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vit": {"heads": 4}}, "settings differ: heads 2 in the file, 4 here"),
-        ({"vit": {"width": 64}}, "settings differ: width 128 in the file, 64 here"),
+        ({"vit": {"heads": 4}}, "settings differ: heads 2 there, 4 here"),
+        ({"vit": {"width": 64}}, "settings differ: width 128 there, 64 here"),
         ({"normalise": "imagenet"}, r"normalised as \['half'\], but .* is 'imagenet'"),
         ({"path": "none.safetensors"}, "needs both the file and its card"),
         ({"path": "none.pth"}, "named .safetensors"),
@@ -95,3 +95,44 @@ def test_a_run_of_no_steps_makes_a_run_of_weights_from_elsewhere(data, tmp_path)
         results["psnr_restored"], abs=1e-6
     )
     assert Checkpoints(str(two)).steps() == [0]
+
+
+@pytest.fixture(scope="module")
+def looked(data, tmp_path_factory):
+    """A MANIQA run's folder."""
+    folder = str(tmp_path_factory.mktemp("looked"))
+    train.run(runs.maniqa_run(data, **{"optim.steps": 0, "optim.warmup": 0}), folder)
+    return folder
+
+
+def test_a_backbone_is_taken_from_a_run_of_another_model(looked, data):
+    """DiffV2IQA's ViT starts as MANIQA left it; the rest of that run is not asked for."""
+    settings = {"model.branches.guidance.width": 4, "pretrained.vit": looked}
+    config = runs.maniqa_run(data, **settings)
+    placed = starts.parts(config, shapes(config))["quality/guidance/vit"]
+    theirs_all = judge.saved(looked)[1].params["quality"]["guidance"]
+    jax.tree.map(np.testing.assert_array_equal, placed.params, theirs_all["vit"])
+
+
+def test_a_run_without_restorer_and_statistics_stops_goes_on_and_is_read(looked, data, tmp_path):
+    """Weights of such a run have one part and no statistics, wherever they come from."""
+    config = runs.maniqa_run(data, **{"optim.steps": 3, "pretrained.vit": looked})
+    assert train.run(config, str(tmp_path), stop_at=2) == {}
+    assert train.run(config, str(tmp_path))["step"] == 3
+    weights = judge.saved(str(tmp_path))[1]
+    assert set(weights.params) == {"quality"} and not weights.stats
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.branches.guidance.normalise": "imagenet"}, r"as \['half'\], but .* 'imagenet'"),
+        ({"model.branches.guidance.vit": tiny.vit(heads=4)}, "heads 2 there, 4 here"),
+    ],
+)
+def test_a_backbone_of_a_run_must_be_the_same_net_with_the_same_input(
+    looked, data, changes, message
+):
+    config = runs.maniqa_run(data, **{"pretrained.vit": looked, **changes})
+    with pytest.raises(ConfigError, match=message):
+        starts.parts(config, shapes(config))

@@ -80,6 +80,17 @@ def test_padding_has_no_say_in_the_loss(stage):
     np.testing.assert_allclose(loss(batch | noise), loss(batch), rtol=1e-5)
 
 
+def test_a_step_keeps_the_structure_of_statistics_that_pretrained_weights_left_out():
+    """Placing weights by their paths drops empty parts; a step that adds one cannot be stored."""
+    model = {"branches": {"guidance": tiny.guidance(select=((0,),), noise_width=0)}}
+    task = tasks.quality(restorer={"kind": "none"}, model=model, loss="mse")
+    batch = tiny.batch(count=1)
+    made = task.init(jax.random.key(0), batch)
+    for stats in (made.stats, {}):
+        _, (_, after) = task.loss(made.replace(stats=stats), batch, jax.random.key(1))
+        assert jax.tree.structure(after) == jax.tree.structure(stats)
+
+
 def test_a_prediction_holds_scores_maps_and_views():
     task = TASKS["quality"]
     weights = tiny.random(jax.eval_shape(task.init, jax.random.key(0), tiny.batch(count=1)))

@@ -25,7 +25,8 @@ class Difference(nn.Module):
 
     Attributes:
       absolute: take |g_dis - g_m| instead of g_dis - g_m.
-      compare: the views m whose differences are query, key and value.
+      compare: the views m whose differences are query, key and value; () compares nothing: the
+        head of the "stages" form sees g_dis as it is.
       mix: of the "stages" form: "rtab" (attention, added to g_dis), "concat" (g_dis and the
         differences side by side, then a 1 x 1 convolution) or "difference" (their mean alone).
       positions: of the "logits" form, a square number: what its TABs attend over.
@@ -36,7 +37,7 @@ class Difference(nn.Module):
 
     form: str = "stages"
     absolute: bool = False
-    compare: tuple[int, int, int] = (1, 2, 3)
+    compare: tuple[int, ...] = (1, 2, 3)
     mix: str = "rtab"
     positions: int = 784
     width: int | None = None
@@ -54,7 +55,8 @@ class Difference(nn.Module):
         for name, known in named.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(known)}")
-        if len(self.compare) != 3 or min(self.compare) < 1:
+        alone = not self.compare and self.form == "stages"
+        if not alone and (len(self.compare) != 3 or min(self.compare) < 1):
             raise ValueError(f"compare {self.compare}: three views from 1, 0 is the image itself")
 
     @nn.compact
@@ -62,7 +64,7 @@ class Difference(nn.Module):
         """Returns (score (B,), patch scores (B, h, w), patch weights (B, h, w))."""
         self.check()
         b, v, h, w, c = views.image_BVHWC.shape
-        if v <= max(self.compare):
+        if v <= max(self.compare, default=0):
             raise ValueError(f"compare {self.compare}: there are views 0 to {v - 1} only")
         used = sorted({0, *self.compare})
         image = views.image_BVHWC[:, jnp.array(used)].reshape(-1, h, w, c)
@@ -72,7 +74,9 @@ class Difference(nn.Module):
         g = dict(zip(used, g.reshape(b, len(used), *g.shape[1:]).swapaxes(0, 1), strict=True))
         signed = [g[0] - g[m] for m in self.compare]
         differences = [jnp.abs(d) for d in signed] if self.absolute else signed
-        if self.form == "stages":
+        if not self.compare:
+            x = g[0]
+        elif self.form == "stages":
             x = getattr(self, f"_{self.mix}")(g[0], differences, train)
         else:
             x = self._logits(g[0], differences, first_tabs, train)

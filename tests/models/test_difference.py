@@ -62,6 +62,8 @@ def test_settings_and_views_that_do_not_fit_are_refused():
         init(Difference(**tiny.difference(mix="sum")), 4)
     with pytest.raises(ValueError, match="three views from 1"):
         init(Difference(**tiny.difference(compare=(0, 1, 2))), 4)
+    with pytest.raises(ValueError, match="three views from 1"):
+        init(Difference(**LOGITS | {"compare": ()}), 4)
 
 
 def test_only_the_compared_views_are_looked_at():
@@ -70,6 +72,16 @@ def test_only_the_compared_views_are_looked_at():
     run = jax.jit(lambda image: branch.apply(variables, Views(image))[0])
     changed = [bool(np.any(run(IMAGE.at[:, v].multiply(-1)) != run(IMAGE))) for v in range(4)]
     assert changed == [True, True, False, True]
+
+
+def test_comparing_nothing_looks_at_the_image_alone():
+    """The same features and head as with comparisons, and what they score without a restorer."""
+    branch = Difference(**tiny.difference(compare=()))
+    variables = tiny.variables(branch, Views(IMAGE))
+    assert set(variables["params"]) == {"resnet", "head"}
+    run = jax.jit(lambda image: branch.apply(variables, Views(image))[0])
+    np.testing.assert_array_equal(run(IMAGE[:, :1]), run(IMAGE))
+    assert np.all(run(IMAGE.at[:, 0].multiply(-1)) != run(IMAGE))
 
 
 @pytest.mark.parametrize("absolute", [True, False])
