@@ -47,6 +47,7 @@ SHARED = {
     "optim.steps": 300,
     "optim.average": 0.98,
     "every": dict(log=50, evaluate=1_000, save=50),
+    "evaluate.baselines": False,
     **{f"model.branches.guidance.{key}": value for key, value in GUIDANCE.items()},
 }
 BOTH = {

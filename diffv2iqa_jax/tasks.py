@@ -63,7 +63,8 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
         _, (out, changed) = apply(weights, batch, train=True, rngs=rngs, mutable=["batch_stats"])
         value = losses.masked_mean(losses.LOSSES[loss](out["score"] - batch["mos"]), batch["mask"])
         # Where nothing normalises there are no statistics, and none may appear.
-        stats = weights.stats | {"quality": v for v in changed.values() if v}
+        moved = changed.get("batch_stats")
+        stats = weights.stats | ({"quality": moved} if moved else {})
         return value, ({"loss": value, "score_mean": jnp.mean(out["score"])}, stats)
 
     def predict(weights: Weights, batch: Batch):

@@ -94,18 +94,14 @@ def run(
     frozen, seed = config["optim"]["frozen"], config["seed"]
     example = {k: v[:1] for k, v in next(data.train(0)).items()}
 
-    def create(key, stage1, given):
+    def create(key, given):
         weights = task.init(key, example)
         for at, source in given.items():
             weights = pretrained.place(weights, at, source)
-        if stage1 is not None:
-            weights = weights.replace(
-                params={**weights.params, "restorer": stage1.params},
-                stats={**weights.stats, "restorer": stage1.stats},
-            )
         return TrainState.create(weights, tx, frozen)
 
-    state = devices.init(create, rng.stream(seed, "init"), stage1, given)
+    given = given if stage1 is None else {**given, "restorer": stage1}
+    state = devices.init(create, rng.stream(seed, "init"), given)
     checkpoints = Checkpoints(workdir, keep=config["keep"])
     saved = checkpoints.restore(devices.single(state), frozen)
     if saved is None and mode == "evaluate":
@@ -175,7 +171,7 @@ def run(
     table, found = measure(weights, data.test_ids)
     results |= found
     if kind == "quality" and config["evaluate"]["baselines"] and on is None:
-        untrained = devices.init(create, rng.stream(seed, "init"), stage1, given).weights()
+        untrained = devices.init(create, rng.stream(seed, "init"), given).weights()
         before = measure(untrained, data.test_ids)[1]["scores"]["score"]["srcc"]
         bars = baselines.srcc(data.test(data.test_ids))
         results["baselines"] = {"untrained": before, **bars}

@@ -56,13 +56,28 @@ def test_whole_pictures_are_exported_by_crops_only_on_request(judged, tmp_path, 
     assert json.loads((tmp_path / "x" / export.CARD).read_text())["protocol"]["views"] == "crop"
 
 
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("pp", ["resize(24)|grid(16)", "resize(20)|center(16)"])
+def test_pictures_of_one_size_are_restored_as_the_evaluation_did(
+    judged, by_crops, apart, tmp_path, whole, pp
+):
+    """Scaled first, even whole ones are of one shape; the program then cuts the views."""
+    run = judged if whole else by_crops
+    assert export.main([str(run), str(tmp_path / "dest"), "--pp", pp]) == 0
+    card = json.loads((tmp_path / "dest" / export.CARD).read_text())
+    assert card["protocol"] | {"pp": pp, "views": "whole" if whole else "crop"} == card["protocol"]
+    Image.fromarray(picture(30, 40)).save(tmp_path / "x.png")
+    want = scorer.load(run, pp=pp, jit_cache=None)(picture(30, 40)).score
+    assert alone(tmp_path / "dest", tmp_path / "x.png", apart) == pytest.approx(want, abs=1e-4)
+
+
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(packed, tmp_path, capsys):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
     for argv, code, message in (
         ([tmp_path / "none", tmp_path / "x"], 5, "no such file"),
         ([packed, tmp_path / "full"], 2, "not an empty folder"),
-        ([packed, tmp_path / "x", "--pp", "resize(16)|grid(16)"], 5, "load.py knows"),
+        ([packed, tmp_path / "x", "--pp", "resize(16)|flip(0.5)"], 5, "load.py knows"),
         ([packed, tmp_path / "x", "--card", tmp_path / "none"], 2, "No such file"),
     ):
         assert export.main([str(x) for x in argv]) == code
