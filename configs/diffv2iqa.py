@@ -80,6 +80,7 @@ ROWS = {
     # Training.
     "loss_l1": {"loss": "l1"},
     "loss_huber": {"loss": "huber"},
+    "branch_loss": {"branch_loss": 1.0},
     "no_flip": {"data.pp_train": "crop({size})"},
     "vertical_flip": {"data.pp_train": "crop({size})|vertical_flip(0.7)"},
     "wave": {"optim.schedule": "wave", "optim.period": 100},
@@ -142,6 +143,7 @@ def get_config(row: str = "paper") -> ConfigDict:
                 tabs=2,  # of form "logits", where the guidance branch shares none
                 compare=(1, 2, 3),  # the views whose differences are query, key and value
                 mix="rtab",
+                layer_norm=False,  # of the features
                 absolute=False,  # OPEN: the figure draws a plain minus
                 width=None,  # OPEN: the features' own 2048
                 normalise="imagenet",
@@ -154,6 +156,7 @@ def get_config(row: str = "paper") -> ConfigDict:
     )
     c.pretrained = dict(model="", vit="", resnet="")  # converted files or runs to start from
     c.loss = "mse"
+    c.branch_loss = 0.0  # of each branch by itself
     c.optim = dict(
         name="adam",
         lr=1e-5,
@@ -164,6 +167,7 @@ def get_config(row: str = "paper") -> ConfigDict:
         weight_decay=1e-5,  # coupled, as PyTorch's Adam has it
         clip=0.0,  # off
         frozen="^restorer|/vit/|/resnet/",
+        rates=(),  # (expression, factor) of parameters with a rate of their own
         accumulate=1,
         average=0.999,  # OPEN: the originals have none
     )

@@ -46,6 +46,7 @@ ROWS = {
         **CPU,
         "data.pp_train": "resize(256)|crop({size})|flip(0.5)",
         "data.pp_test": "resize(256)|center(128)",
+        "data.distort.clean": 0.2,  # so that it learns to leave photos alone
         "restorer.net.patch": 2,
         "restorer.loss": "mse",
         "restorer.sampling.steps": 3,

@@ -74,6 +74,7 @@ def get_config(row: str = "base") -> ConfigDict:
         weight_decay=0.0,
         clip=1.0,  # OPEN: SR3 has none
         frozen="",
+        rates=(),
         accumulate=1,
         average=0.9999,  # SR3 configures it and does not use it
     )

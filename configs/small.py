@@ -1,11 +1,14 @@
 """Stage 2 with backbones that two CPU cores can train: DeiT-Tiny/16, and ResNet50 up to layer2.
 
+  python -m diffv2iqa_jax.main --config configs/small.py:synthetic --workdir runs/synthetic \\
+      --config.data.folder=PHOTOS --config.pretrained.vit=deit_tiny.safetensors
   python -m diffv2iqa_jax.main --config configs/small.py:maniqa --workdir runs/maniqa \\
-      --config.data.name=biq2021 --config.pretrained.vit=deit_tiny.safetensors
+      --config.data.name=biq2021 --config.pretrained.model=runs/synthetic
   python -m diffv2iqa_jax.main --config configs/small.py:paper --workdir runs/quality \\
       --config.data.name=biq2021 --config.pretrained.vit=runs/maniqa \\
       --config.pretrained.resnet=resnet50_layer2.safetensors --config.restorer.run=runs/restorer
 
+`synthetic` is `maniqa` on pristine photos that each step distorts, with HaarPSI for a score.
 `maniqa` looks at the photo alone and trains the last blocks of its ViT; the others take that ViT
 as it then is. `paper` is DiffV2IQA; `image_alone` has both its branches and no restoration: what
 `paper` has to beat. Photos are scaled to 256 x 256 before anything else, so that restoring them,
@@ -14,7 +17,7 @@ too, is affordable.
 
 from ml_collections import ConfigDict
 
-from configs import diffv2iqa, maniqa
+from configs import diffv2iqa, maniqa, pristine
 from diffv2iqa_jax.config import override, pick
 
 GUIDANCE = {
@@ -29,8 +32,9 @@ GUIDANCE = {
 }
 DIFFERENCE = {
     "normalise": "imagenet",
+    "layer_norm": True,
     "resnet.blocks": (3, 4),
-    "width": 64,
+    "width": 256,
     "tab": dict(scramble=True, block=None, dropout=0.1),
 }
 SHARED = {
@@ -52,10 +56,23 @@ SHARED = {
 }
 BOTH = {
     "data.batch": 8,
+    "branch_loss": 1.0,
+    "optim.lr": 2e-4,
+    "optim.rates": (("/difference/", 5.0),),
+    "optim.steps": 250,
     **{f"model.branches.difference.{key}": value for key, value in DIFFERENCE.items()},
 }
+LAST_BLOCKS = {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"}
 ROWS = {
-    "maniqa": {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"},
+    "synthetic": {
+        **LAST_BLOCKS,
+        "data.batch": 16,
+        "data.fractions": (1.0, 0.0, 0.0),
+        "data.distort.group": 1,
+        "data.distort.pairs": 12,
+        "optim.steps": 200,
+    },
+    "maniqa": LAST_BLOCKS,
     "paper": {**BOTH, "model.branches.guidance.noise_width": 48},
     "image_alone": {
         **BOTH,
@@ -70,5 +87,8 @@ ROWS = {
 
 def get_config(row: str = "maniqa") -> ConfigDict:
     changes = pick(ROWS, row)
-    base = maniqa.get_config() if row == "maniqa" else diffv2iqa.get_config()
-    return override(override(base, SHARED), changes)
+    base = maniqa.get_config() if row in ("synthetic", "maniqa") else diffv2iqa.get_config()
+    c = override(base, SHARED)
+    if row == "synthetic":
+        c = pristine.photos(c)
+    return override(c, changes)

@@ -22,7 +22,7 @@ SECTIONS = {
     "data": ("name", "folder", "parts", "split", "fractions", "size", "pp_train", "pp_test")
     + ("batch", "cache"),
     "optim": ("name", "lr", "schedule", "period", "warmup", "steps", "weight_decay", "clip")
-    + ("frozen", "accumulate", "average"),
+    + ("rates", "frozen", "accumulate", "average"),
     "devices": ("map", "fsdp"),
     "every": ("log", "evaluate", "save"),
     "evaluate": ("val_images", "examples", "baselines"),
@@ -173,14 +173,19 @@ def make_task(config: dict) -> Task:
     return task
 
 
-def shapes(task: Task, size: int, frozen: str = "") -> Weights:
-    """Shapes of the task's weights for images of `size`; nothing is computed."""
+def shapes(task: Task, size: int, frozen: str = "", rates: tuple = ()) -> Weights:
+    """Shapes of the task's weights for images of `size`; nothing is computed.
+
+    Raises:
+      ConfigError: the task cannot be built, or an expression of the optimiser matches nothing.
+    """
     batch = jax.tree.map(jnp.asarray, example(size))
     try:
         found = jax.eval_shape(task.init, rng.stream(0, "init"), batch)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config, with data.size {size}: {str(error).splitlines()[0]}") from error
-    call(partition, "optim", {"frozen": frozen}, params=found.params)
+    trained, _ = call(partition, "optim", {"frozen": frozen}, params=found.params)
+    call(optim.check_rates, "optim", {"rates": rates}, names=trained)
     return found
 
 
@@ -208,7 +213,7 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
     """What a run of this resolved configuration would be, line by line."""
     task = make_task(config)
     data, size = config["data"], config["data"]["size"]
-    weights = shapes(task, size, config["optim"]["frozen"])
+    weights = shapes(task, size, config["optim"]["frozen"], config["optim"]["rates"])
     flat, fixed = partition(weights.params, config["optim"]["frozen"])
     tx, _ = optimiser(config)
     frozen = config["optim"]["frozen"]

@@ -24,13 +24,15 @@ def restoration(*, restorer: dict) -> Task:
     return Task(r.init, loss, predict)
 
 
-def quality(*, restorer: dict, model: dict, loss: str) -> Task:
+def quality(*, restorer: dict, model: dict, loss: str, branch_loss: float = 0.0) -> Task:
     """Stage 2: learn to score; the restorer stays as stage 1 left it.
 
     Args:
       restorer: of stage 1; a batch that carries stored views does not run it.
       model: settings of `models.iqa.QualityModel`.
       loss: of score - mos, one of `losses.LOSSES`.
+      branch_loss: weight of the same loss of each branch by itself, its part of n taken n times.
+        Where only the sum is judged, the branch that learns faster explains what both could.
     """
     if loss not in losses.LOSSES:
         raise ValueError(f"loss {loss!r}: known are {sorted(losses.LOSSES)}")
@@ -61,7 +63,13 @@ def quality(*, restorer: dict, model: dict, loss: str) -> Task:
     def loss_of(weights: Weights, batch: Batch, key: jax.Array):
         rngs = {"dropout": rng.dropout(key, batch)}
         _, (out, changed) = apply(weights, batch, train=True, rngs=rngs, mutable=["batch_stats"])
-        value = losses.masked_mean(losses.LOSSES[loss](out["score"] - batch["mos"]), batch["mask"])
+        of = lambda score: losses.masked_mean(
+            losses.LOSSES[loss](score - batch["mos"]), batch["mask"]
+        )
+        value = of(out["score"])
+        if branch_loss:
+            parts = out["parts"].T
+            value += branch_loss * sum(of(len(parts) * part) for part in parts) / len(parts)
         # Where nothing normalises there are no statistics, and none may appear.
         moved = changed.get("batch_stats")
         stats = weights.stats | ({"quality": moved} if moved else {})
@@ -112,7 +120,7 @@ def distorting(
 
 TASKS = {"restoration": restoration, "quality": quality}
 # The sections of a configuration that each of them takes.
-SETTINGS = {"restoration": ("restorer",), "quality": ("restorer", "model", "loss")}
+SETTINGS = {"restoration": ("restorer",), "quality": ("restorer", "model", "loss", "branch_loss")}
 
 # What can start from pretrained weights -> where it lies in a task's weights; "" is the whole.
 PARTS = {

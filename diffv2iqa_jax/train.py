@@ -63,7 +63,8 @@ def run(
     plan.check_devices(config, devices.size)
     resolved, stage1 = starts.resolve(config)
     task = plan.make_task(resolved)
-    like = plan.shapes(task, config["data"]["size"], config["optim"]["frozen"])
+    frozen, rates = config["optim"]["frozen"], config["optim"]["rates"]
+    like = plan.shapes(task, config["data"]["size"], frozen, rates)
     given = starts.parts(resolved, like)
     configs.claim(workdir, config)
     done = finished(workdir)
@@ -91,7 +92,7 @@ def run(
 
     # State, made on the devices where it stays, then what was saved of it.
     tx, rate = plan.optimiser(config)
-    frozen, seed = config["optim"]["frozen"], config["seed"]
+    seed = config["seed"]
     example = {k: v[:1] for k, v in next(data.train(0)).items()}
 
     def create(key, given):

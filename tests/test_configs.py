@@ -9,7 +9,7 @@ import pytest
 
 from configs import diffv2iqa, maniqa, pristine, quickstart, restore, small, sr3, vcrnet
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import plan, restorers
+from diffv2iqa_jax import plan, restorers, tasks
 from diffv2iqa_jax.config import ConfigError, override
 from diffv2iqa_jax.training import sharding, steps
 from diffv2iqa_jax.training.state import TrainState
@@ -91,7 +91,8 @@ def test_a_row_is_complete_and_trains_two_steps(name, row):
         views = restorers.count(**config["restorer"])
         config["restorer"] = tiny.restorer(net={"multipliers": (1,)}) if views > 1 else NONE
     size = 64 if "vcrnet" in config.get("model", {}).get("branches", {}) else 16
-    settings = {k: config[k] for k in ("task", "restorer", "model", "loss") if k in config}
+    keys = ("task", *tasks.SETTINGS[config["task"]])
+    settings = {k: config[k] for k in keys}
     optim = {k: v for k, v in config["optim"].items() if k not in ("lr", "average", "steps")}
     settings["optim"] = optim | {"lr": 1e-3, "steps": 2, "warmup": 0, "schedule": "constant"}
     settings["optim"]["period"] = 0

@@ -97,17 +97,31 @@ def test_a_prediction_holds_scores_maps_and_views():
     predict = jax.jit(steps.make_predict_step(task))
     batch = tiny.batch()
     out = predict(weights, batch)
-    want = {"score": (8,), "views": (8, 3, 16, 16, 3)}
+    want = {"score": (8,), "parts": (8, 2), "views": (8, 3, 16, 16, 3)}
     for name in ("guidance", "difference"):
         want |= {f"score_{name}": (8,)}
         want |= {f"map_score_{name}": (8, 4, 4), f"map_weight_{name}": (8, 4, 4)}
     assert {name: x.shape for name, x in out.items()} == want
+    np.testing.assert_allclose(out["parts"].sum(1), out["score"], rtol=1e-6)
     # A score is a function of the image: another order, and what fills up the batch.
     rows = np.array([5, 3, 3, 3, 3, 3, 3, 3])
     turned = predict(weights, {name: x[rows] for name, x in batch.items()})
     np.testing.assert_allclose(turned["score"], out["score"][rows], rtol=1e-5, atol=1e-5)
     stored = predict(weights, batch | {"views": np.asarray(out["views"])})
     np.testing.assert_allclose(stored["score"], out["score"], rtol=1e-5)
+
+
+def test_the_branch_loss_asks_each_branch_for_its_share_of_the_whole_score():
+    """mse(S1 + w2 S2) + weight * mean of mse(2 S1) and mse(2 w2 S2)."""
+    batch, key = tiny.batch(views=3), rng.stream(0, "train")
+    made = {"restorer": RESTORER, "model": tiny.model(w2=3.0), "loss": "mse"}
+    weights = tiny.random(jax.eval_shape(TASKS["quality"].init, jax.random.key(0), batch))
+    of = lambda task: jax.jit(lambda: task.loss(weights, batch, key)[0])()
+    out = jax.jit(tasks.quality(**made).predict)(weights, batch)
+    each = [2 * out["score_guidance"], 2 * 3.0 * out["score_difference"]]
+    own = np.mean([np.mean((x - batch["mos"]) ** 2) for x in each])
+    plain, more = of(tasks.quality(**made)), of(tasks.quality(**made, branch_loss=0.5))
+    np.testing.assert_allclose(more - plain, 0.5 * own, rtol=1e-4)
 
 
 def test_settings_that_make_no_stage_are_refused():

@@ -199,6 +199,7 @@ REFUSED = {
     "every.save": (0, "must be at least 1"),
     "optim.name": ("adamm", "known are"),
     "optim.frozen": ("nothing_like_it", "matches 0 of"),
+    "optim.rates": ((("nothing_like_it", 2.0),), "matches nothing trained"),
     "devices.map": ("pmapp", "known are"),
     "devices.fsdp": (3, "does not divide"),
     "data.name": ("builtin/huge", "known are"),

@@ -24,6 +24,9 @@ class Difference(nn.Module):
     the guidance branch's first TABs, or through TABs of its own.
 
     Attributes:
+      layer_norm: bring every position's features to mean 0 and variance 1 first, then by one
+        learned scale and offset per channel for all views: those of a ResNet are of very
+        different sizes, which a head on frozen ones hardly overcomes. The paper has none.
       absolute: take |g_dis - g_m| instead of g_dis - g_m.
       compare: the views m whose differences are query, key and value; () compares nothing: the
         head of the "stages" form sees g_dis as it is.
@@ -36,6 +39,7 @@ class Difference(nn.Module):
     """
 
     form: str = "stages"
+    layer_norm: bool = False
     absolute: bool = False
     compare: tuple[int, ...] = (1, 2, 3)
     mix: str = "rtab"
@@ -71,6 +75,8 @@ class Difference(nn.Module):
         resnet = ResNet(**(self.resnet or {}), dtype=self.dtype, name="resnet")
         stages, logits = resnet(pixels.normalise(image, self.normalise), train=train)
         g = stages[-1] if self.form == "stages" else logits
+        if self.layer_norm:
+            g = nn.LayerNorm(dtype=self.dtype, name="norm")(g)
         g = dict(zip(used, g.reshape(b, len(used), *g.shape[1:]).swapaxes(0, 1), strict=True))
         signed = [g[0] - g[m] for m in self.compare]
         differences = [jnp.abs(d) for d in signed] if self.absolute else signed

@@ -38,7 +38,10 @@ class QualityModel(nn.Module):
 
     @nn.compact
     def __call__(self, views: Views, *, train: bool = False) -> dict[str, jax.Array]:
-        """Returns score, score_NAME (B,), map_score_NAME and map_weight_NAME (B, h, w)."""
+        """Returns score, score_NAME (B,), map_score_NAME and map_weight_NAME (B, h, w).
+
+        And parts (B, branches), whose sum is score.
+        """
         self.check()
         tabs = None
         if self.share_tabs:
@@ -55,5 +58,5 @@ class QualityModel(nn.Module):
         w2 = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else self.w2
         weight = {"difference": w2} if len(self.branches) > 1 else {}
         parts = [weight.get(name, 1.0) * out[f"score_{name}"] for name in self.branches]
-        out["score"] = jnp.stack(parts).sum(0)
-        return out
+        out["parts"] = jnp.stack(parts, axis=1)
+        return out | {"score": out["parts"].sum(1)}

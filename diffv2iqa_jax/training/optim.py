@@ -1,6 +1,7 @@
 """Optimisers and learning rates, by name."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
@@ -52,6 +53,7 @@ def make(
     steps: int,
     weight_decay: float,
     clip: float,
+    rates: tuple[tuple[str, float], ...] = (),
 ) -> tuple[optax.GradientTransformation, Callable[[jax.Array], jax.Array]]:
     """The update rule and its learning rate.
 
@@ -59,9 +61,32 @@ def make(
       name: one of OPTIMISERS.
       weight_decay: coupled L2 for "adam" and "sgd", decoupled for "adamw".
       clip: largest global gradient norm; 0 does not clip.
+      rates: (regular expression, factor): parameters whose path matches learn at that many times
+        the rate; the first match counts. See `check_rates`.
     """
     if name not in OPTIMISERS:
         raise ValueError(f"optim.name {name!r}: known are {sorted(OPTIMISERS)}")
     rate = learning_rate(lr=lr, schedule=schedule, period=period, warmup=warmup, steps=steps)
-    tx = OPTIMISERS[name](rate, weight_decay)
-    return (optax.chain(optax.clip_by_global_norm(clip), tx) if clip else tx), rate
+    chain = [OPTIMISERS[name](rate, weight_decay)]
+    if clip:
+        chain.insert(0, optax.clip_by_global_norm(clip))
+    if rates:
+        factor = lambda name: next((f for p, f in rates if re.search(p, name)), 1.0)
+        scale = lambda updates, _: {name: factor(name) * u for name, u in updates.items()}
+        chain.append(optax.stateless(scale))
+    return (optax.chain(*chain) if len(chain) > 1 else chain[0]), rate
+
+
+def check_rates(rates: tuple[tuple[str, float], ...], names: Iterable[str]) -> None:
+    """Raises ValueError for a factor that is not positive, and for a pattern without a match.
+
+    Args:
+      names: paths of the parameters that are trained.
+    """
+    names = tuple(names)
+    for pattern, factor in rates:
+        if not factor > 0:
+            raise ValueError(f"rates {pattern!r}: {factor} must be above 0; or freeze them")
+        if not any(re.search(pattern, name) for name in names):
+            some = sorted({name.rsplit("/", 2)[0] for name in names})[:8]
+            raise ValueError(f"rates {pattern!r}: matches nothing trained; paths look like {some}")

@@ -84,6 +84,22 @@ def test_comparing_nothing_looks_at_the_image_alone():
     assert np.all(run(IMAGE.at[:, 0].multiply(-1)) != run(IMAGE))
 
 
+def test_normed_features_do_not_depend_on_their_size():
+    """Without a norm in the ResNet, features of a doubled stem are twice as large."""
+    settings = {"normalise": "half", "resnet": tiny.resnet(norm="frozen")}
+    variables = lambda branch: jax.tree.map(jnp.asarray, tiny.variables(branch, Views(IMAGE)))
+    for normed in (True, False):
+        branch = Difference(**tiny.difference(layer_norm=normed, **settings))
+        v = variables(branch)
+        score = branch.apply(v, Views(IMAGE))[0]
+        resnet = v["params"]["resnet"]
+        for name in ("bn3", "downsample_1"):  # the last layers before the features
+            for leaf in ("scale", "bias"):
+                resnet["layer1_0"][name]["batch"][leaf] *= 3.0
+        close = np.allclose(branch.apply(v, Views(IMAGE))[0], score, rtol=1e-3)
+        assert close == normed
+
+
 @pytest.mark.parametrize("absolute", [True, False])
 def test_absolute_differences_forget_their_sign(absolute):
     """With the mean difference alone, an image and its restoration may change places."""

@@ -65,6 +65,29 @@ def test_clipping_bounds_the_norm_of_the_gradient():
     np.testing.assert_allclose(step("sgd", clip=1.0), step("sgd"), rtol=1e-6)
 
 
+def test_parameters_with_a_rate_of_their_own_move_that_much_further():
+    params = {name: jnp.array([1.0]) for name in ("net/a/w", "net/b/w", "net/c/w")}
+    grads = {name: jnp.array([0.5]) for name in params}
+    settings = {"name": "adam", "weight_decay": 0.0, "clip": 0.0, **SETTINGS}
+    tx, _ = optim.make(**settings, rates=(("/a/", 5.0), ("/(a|b)/", 0.1)))
+    updates, _ = tx.update(grads, tx.init(params), params)
+    moved = [float(updates[name][0]) for name in params]
+    np.testing.assert_allclose(moved, [-0.5, -0.01, -0.1], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ((("/a/", 2.0), ("/x/", 2.0)), r"rates '/x/': matches nothing trained; .* \['net'\]"),
+        ((("/a/", 0.0),), "rates '/a/': 0.0 must be above 0"),
+    ],
+)
+def test_rates_of_nothing_and_of_zero_are_refused(rates, message):
+    optim.check_rates((("/a/", 2.0),), ["net/a/w"])
+    with pytest.raises(ValueError, match=message):
+        optim.check_rates(rates, ["net/a/w"])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
