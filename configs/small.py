@@ -54,13 +54,19 @@ SHARED = {
     "evaluate.baselines": False,
     **{f"model.branches.guidance.{key}": value for key, value in GUIDANCE.items()},
 }
+ALONE = {
+    "restorer": dict(kind="none"),
+    "model.branches.difference.compare": (),
+    "optim.frozen": "/vit/|/resnet/",
+}
+SEES = {f"model.branches.difference.{key}": value for key, value in DIFFERENCE.items()}
 BOTH = {
+    **SEES,
     "data.batch": 8,
     "branch_loss": 1.0,
-    "optim.lr": 2e-4,
-    "optim.rates": (("/difference/", 5.0),),
-    "optim.steps": 250,
-    **{f"model.branches.difference.{key}": value for key, value in DIFFERENCE.items()},
+    # What views change must learn anew; the rest is there when the branches come from runs.
+    "optim.rates": (("/rtab/|/tablock1_0/|/conv1_0/|noise_embedding", 5.0),),
+    "optim.steps": 180,
 }
 LAST_BLOCKS = {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"}
 ROWS = {
@@ -73,14 +79,19 @@ ROWS = {
         "optim.steps": 200,
     },
     "maniqa": LAST_BLOCKS,
+    "difference": {
+        **SEES,
+        **ALONE,
+        "model.branches.guidance": None,
+        "optim.frozen": "/resnet/",
+        "optim.lr": 1e-3,
+    },
     "paper": {**BOTH, "model.branches.guidance.noise_width": 48},
     "image_alone": {
         **BOTH,
-        "restorer": dict(kind="none"),
+        **ALONE,
         "model.branches.guidance.select": ((6, 7, 8, 9),),
         "model.branches.guidance.noise_width": 0,
-        "model.branches.difference.compare": (),
-        "optim.frozen": "/vit/|/resnet/",
     },
 }
 

@@ -25,11 +25,12 @@ TASTE = ("saturation_lab", "brighten", "darken", "mean_shift", "sharpen", "contr
 
 
 def copies(image_HWC: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """A uint8 picture in all types, each at all levels, 0 first."""
+    """A uint8 picture as it is, then in all types, each at levels 1 and up."""
+    yield image_HWC
     x = pixels.to_float(jnp.asarray(image_HWC))[None]
     for number in range(len(TYPES)):
         key_B = rng.per_image(rng.stream(seed, "monotone"), jnp.array([number]))
-        for level in LEVELS:
+        for level in LEVELS[1:]:
             made = _distorted(key_B, x, jnp.array([number]), jnp.array([level]))
             yield np.asarray(made)[0]
 
@@ -41,9 +42,11 @@ def _distorted(key_B, image_BHWC, type_B, level_B):
 
 def scores(judge: scorer.Scorer, paths: list[str], seed: int = 0) -> np.ndarray:
     """Scores (photos, types, levels)."""
-    shape = (len(TYPES), len(LEVELS))
     rows = [[float(s) for s in judge(copies(photos.read(path), seed))] for path in paths]
-    return np.array(rows).reshape(len(paths), *shape)
+    original_P1, copies_PN = np.split(np.array(rows), [1], axis=1)
+    copies_PTL = copies_PN.reshape(len(paths), len(TYPES), len(LEVELS) - 1)
+    original_PT1 = np.repeat(original_P1[:, :, None], len(TYPES), axis=1)
+    return np.concatenate([original_PT1, copies_PTL], axis=2)
 
 
 def summary(scores_PTL: np.ndarray) -> dict:

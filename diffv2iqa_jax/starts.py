@@ -3,6 +3,9 @@
 import functools
 import os
 
+import jax
+import numpy as np
+
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import judge, pixels, plan, tasks
 from diffv2iqa_jax.config import ConfigError
@@ -13,13 +16,17 @@ from diffv2iqa_jax.types import Weights
 SETTINGS = {
     "restorer": ("restorer", "net"),
     "model": ("model",),
+    "guidance": ("model", "branches", "guidance"),
+    "difference": ("model", "branches", "difference"),
     "vit": ("model", "branches", "guidance", "vit"),
     "resnet": ("model", "branches", "difference", "resnet"),
     "vcrnet": ("model", "branches", "vcrnet", "net"),
 }
 NORMALISED_BY = {"vit": "guidance", "resnet": "difference"}
+BRANCHES = ("guidance", "difference")
 # Of these a user may take less or other than the file has: shapes are compared all the same.
 FREE = ("taps", "final", "classes", "depth", "blocks", "norm", "w2")
+FREE += ("select", "compare", "noise_width", "dropout", "drop_path", "block")
 
 
 def resolve(config: dict) -> tuple[dict, Weights | None]:
@@ -50,7 +57,7 @@ def parts(config: dict, like: Weights) -> dict[str, Weights]:
 
     Args:
       config: resolved. Each of `pretrained` is a file that `convert` wrote, the folder of a run,
-        or "" for none.
+        or "" for none; a branch comes from the folder of a run that looks at the image alone.
       like: shapes of the task's weights.
 
     Raises:
@@ -62,15 +69,60 @@ def parts(config: dict, like: Weights) -> dict[str, Weights]:
         if not path:
             continue
         try:
-            if os.path.isdir(path):
-                weights = _of_folder(config, name, path, at)
+            if name in BRANCHES:
+                given = _branch(config, name, path, at, like)
+            elif os.path.isdir(path):
+                given = {at: _of_folder(config, name, path, at)}
             else:
-                weights = _of_file(config, name, path)
-            pretrained.place(like, at, weights)
+                given = {at: _of_file(config, name, path)}
+            for place, weights in given.items():
+                pretrained.place(like, place, weights)
         except (ValueError, OSError) as error:
             raise ConfigError(f"config.pretrained.{name} {path!r}: {error}") from error
-        found[at] = weights
+        found |= given
     return found
+
+
+def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dict[str, Weights]:
+    """The modules of a branch that looked at the image alone, each by its place.
+
+    What the branch has more here (noise embedding, attention over differences) is not named and
+    starts as ever. Further views' features enter the guidance branch's first convolution by rows
+    of zeros, so that at first it hears what it is used to. Scores are divided by the number of
+    branches (and by w2): the sum is at first the mean of what each said by itself.
+
+    Raises:
+      ValueError: there is no such branch, it looked at other views too, or it is another net.
+    """
+    theirs, weights, _ = judge.saved(folder)
+    branch, here = _section(theirs, name), _section(config, name)
+    if not branch:
+        raise ValueError(f"is a run without a {name} branch")
+    first, *others = branch.get("select") or [()]
+    if any(others) or branch.get("noise_width") or branch.get("compare"):
+        raise ValueError("looked at other views too; pretrained.model takes such a run as a whole")
+    _check_settings(config, name, branch)
+    if here.get("select") and list(here["select"][0]) != list(first):
+        raise ValueError(f"ViT blocks of the image {first} there, {here['select'][0]} here")
+    params, stats = (_inside(tree, at) for tree in (weights.params, weights.stats))
+    if "conv1_0" in params:
+        wide = _inside(like.params, f"{at}/conv1_0")
+        params = {**params, "conv1_0": _widened(params["conv1_0"], wide)}
+    params = {**params, "head": _shared_out(params["head"], config["model"], name)}
+    return {f"{at}/{k}": Weights(x, stats.get(k, {})) for k, x in params.items()}
+
+
+def _widened(conv: dict, like: dict) -> dict:
+    """The convolution with rows of zeros for the input channels that `like` has more."""
+    more = like["kernel"].shape[0] - conv["kernel"].shape[0] if like else 0
+    return {**conv, "kernel": np.pad(conv["kernel"], ((0, max(more, 0)), (0, 0)))}
+
+
+def _shared_out(head: dict, model: dict, name: str) -> dict:
+    """The head with its scores, which end in a ReLU or in nothing, divided; see `_branch`."""
+    weighed = name == "difference" and not isinstance(model["w2"], str)
+    share = 1 / len(model["branches"]) / (model["w2"] if weighed else 1)
+    return {**head, "score_1": jax.tree.map(lambda x: share * x, head["score_1"])}
 
 
 def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
@@ -83,8 +135,11 @@ def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
         if looks:
             mean, std = pixels.MEAN_STD[looks]
             _check_normalisation(config, NORMALISED_BY[name], {"mean": mean, "std": std})
-    inside = lambda tree: functools.reduce(lambda part, key: part.get(key, {}), at.split("/"), tree)
-    return Weights(inside(weights.params), inside(weights.stats))
+    return Weights(_inside(weights.params, at), _inside(weights.stats, at))
+
+
+def _inside(tree: dict, at: str) -> dict:
+    return functools.reduce(lambda part, key: part.get(key, {}), at.split("/"), tree)
 
 
 def _of_file(config: dict, name: str, path: str) -> Weights:

@@ -127,6 +127,8 @@ PARTS = {
     "restoration": {"restorer": ""},
     "quality": {
         "model": "quality",
+        "guidance": "quality/guidance",
+        "difference": "quality/difference",
         "vit": "quality/guidance/vit",
         "resnet": "quality/difference/resnet",
         "vcrnet": "quality/vcrnet/net",

@@ -136,3 +136,77 @@ def test_a_backbone_of_a_run_must_be_the_same_net_with_the_same_input(
     config = runs.maniqa_run(data, **{"pretrained.vit": looked, **changes})
     with pytest.raises(ConfigError, match=message):
         starts.parts(config, shapes(config))
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """The folder of a run with both branches that looks at the image alone."""
+    folder = str(tmp_path_factory.mktemp("alone"))
+    difference = tiny.difference(compare=(), resnet=tiny.resnet(norm="frozen"))
+    config = runs.maniqa_run(data, **{"optim.steps": 0, "optim.warmup": 0})
+    config["model"]["branches"] = {"guidance": ALONE, "difference": difference}
+    train.run(config, folder)
+    return folder
+
+
+ALONE = tiny.guidance(select=((0,),), noise_width=0, tabs=0)
+
+
+def four_views(folder: str, alone: str, **changes) -> dict:
+    """A resolved configuration of all four views whose branches start from the run `alone`."""
+    config = runs.maniqa_run(folder)
+    guidance = tiny.guidance(**{"tabs": 0, **changes})
+    difference = tiny.difference(resnet=tiny.resnet(norm="frozen"))
+    config["model"] |= {"branches": {"guidance": guidance, "difference": difference}, "w2": 5.0}
+    config["restorer"] = tiny.restorer(net={"multipliers": (1,)})
+    config["pretrained"] |= {"guidance": alone, "difference": alone}
+    return config
+
+
+def test_branches_that_saw_the_image_alone_start_ones_that_see_more(alone, data):
+    """At first the guidance branch scores half of what it did; other views enter by zeros."""
+    config = four_views(data, alone)
+    task = plan.make_task(config)
+    weights = jax.jit(task.init)(jax.random.key(0), tiny.batch(count=1))
+    for at, source in starts.parts(config, shapes(config)).items():
+        weights = pretrained.place(weights, at, source)
+    theirs_config, before, _ = judge.saved(alone)
+    batch = tiny.batch(views=3)
+    out = jax.jit(task.predict)(weights, batch)
+    want = jax.jit(plan.make_task(theirs_config).predict)(before, batch)
+    np.testing.assert_allclose(out["score_guidance"], want["score_guidance"] / 2, rtol=1e-5)
+    ours, old = (w.params["quality"]["difference"] for w in (weights, before))
+    score = lambda params: params["head"].pop("score_1")["kernel"]
+    np.testing.assert_allclose(score(ours), score(old) / (2 * 5.0), rtol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, {k: ours[k] for k in old}, old)
+    assert set(ours) - set(old) == {"rtab"}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("guidance", {"normalise": "imagenet"}, "normalise half there, imagenet here"),
+        (
+            "guidance",
+            {"select": ((), (0,), (0,), (0,))},
+            r"blocks of the image .*0.* there, \(\) here",
+        ),
+        ("difference", {}, "is a run without a difference branch"),
+    ],
+)
+def test_branches_that_do_not_fit_are_one_line(looked, data, part, changes, message):
+    config = four_views(data, "", **{"tabs": 1, **changes})
+    config["pretrained"] |= {"guidance": "", "difference": "", part: looked}
+    with pytest.raises(ConfigError, match=f"config.pretrained.{part} .*{message}") as caught:
+        starts.parts(config, shapes(config))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_branch_that_saw_other_views_starts_no_other(looked, data, monkeypatch):
+    config = four_views(data, "")
+    config["pretrained"] |= {"guidance": looked, "difference": ""}
+    theirs_config, weights, step = judge.saved(looked)
+    theirs_config["model"]["branches"]["guidance"]["noise_width"] = 4
+    monkeypatch.setattr(starts.judge, "saved", lambda path: (theirs_config, weights, step))
+    with pytest.raises(ConfigError, match="looked at other views too; pretrained.model takes"):
+        starts.parts(config, shapes(config))
