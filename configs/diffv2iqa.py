@@ -154,7 +154,8 @@ def get_config(row: str = "paper") -> ConfigDict:
             ),
         ),
     )
-    c.pretrained = dict(model="", vit="", resnet="")  # converted files or runs to start from
+    # Converted files or runs to start from; a branch comes from a run.
+    c.pretrained = dict(model="", guidance="", difference="", vit="", resnet="")
     c.loss = "mse"
     c.branch_loss = 0.0  # of each branch by itself
     c.optim = dict(

@@ -1,18 +1,17 @@
 """Stage 2 with backbones that two CPU cores can train: DeiT-Tiny/16, and ResNet50 up to layer2.
 
-  python -m diffv2iqa_jax.main --config configs/small.py:synthetic --workdir runs/synthetic \\
-      --config.data.folder=PHOTOS --config.pretrained.vit=deit_tiny.safetensors
-  python -m diffv2iqa_jax.main --config configs/small.py:maniqa --workdir runs/maniqa \\
-      --config.data.name=biq2021 --config.pretrained.model=runs/synthetic
-  python -m diffv2iqa_jax.main --config configs/small.py:paper --workdir runs/quality \\
-      --config.data.name=biq2021 --config.pretrained.vit=runs/maniqa \\
-      --config.pretrained.resnet=resnet50_layer2.safetensors --config.restorer.run=runs/restorer
+  run() { python -m diffv2iqa_jax.main --config configs/small.py:$1 --workdir runs/$1 "${@:2}"; }
+  run synthetic --config.data.folder=PHOTOS --config.pretrained.vit=deit_tiny.safetensors
+  run maniqa --config.data.name=biq2021 --config.pretrained.model=runs/synthetic
+  run difference --config.data.name=biq2021 --config.pretrained.resnet=resnet50_layer2.safetensors
+  run paper --config.data.name=biq2021 --config.pretrained.guidance=runs/maniqa \\
+      --config.pretrained.difference=runs/difference --config.restorer.run=runs/restorer
 
 `synthetic` is `maniqa` on pristine photos that each step distorts, with HaarPSI for a score.
-`maniqa` looks at the photo alone and trains the last blocks of its ViT; the others take that ViT
-as it then is. `paper` is DiffV2IQA; `image_alone` has both its branches and no restoration: what
-`paper` has to beat. Photos are scaled to 256 x 256 before anything else, so that restoring them,
-too, is affordable.
+`maniqa`, the guidance branch, trains the last blocks of its ViT; `difference` is the other branch:
+both look at the photo alone. `paper` is DiffV2IQA and starts from these two. So does `image_alone`,
+with both branches and no restoration: what `paper` has to beat. Photos are scaled to 256 x 256
+before anything else, so that restoring them, too, is affordable.
 """
 
 from ml_collections import ConfigDict
@@ -66,7 +65,7 @@ BOTH = {
     "branch_loss": 1.0,
     # What views change must learn anew; the rest is there when the branches come from runs.
     "optim.rates": (("/rtab/|/tablock1_0/|/conv1_0/|noise_embedding", 5.0),),
-    "optim.steps": 180,
+    "optim.steps": 120,
 }
 LAST_BLOCKS = {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"}
 ROWS = {

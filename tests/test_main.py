@@ -83,6 +83,7 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data):
         (["--config.stages.restore.optim.lr=1"], "--workdir must"),
         (["--workdir", "W", "extra"], "argument 'extra'"),
         (["--workdir", "W", "--config.stages.restore.optim.lrr=1"], 'Did you mean "lr" instead'),
+        (["--workdir", "W", "--config.stages.restore.optim.xyzzy=1"], "'xyzzy': no such key there"),
         (["--workdir", "W", "--config.stages.restore.task=paint"], "config.task 'paint'"),
     ],
 )
