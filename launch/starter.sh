@@ -5,7 +5,8 @@
 #     bash launch/starter.sh runs/starter
 #
 # PRISTINE and KODAK are folders of undistorted photos, BIQ2021 the data set as it is downloaded.
-# SEED (0) is that of stage 2. Some 45 minutes on two cores.
+# SEED (0) is that of stage 2; another one may follow in the same folder, and the tables grow.
+# Some 70 minutes on two slow cores, 30 for each further seed.
 set -euo pipefail
 out=${1:?where to}
 seed=${SEED:-0}
@@ -13,7 +14,9 @@ mkdir -p "$out"
 
 convert() { [ -f "$3" ] || python -m diffv2iqa_jax.convert "$@"; }
 run() { python -m diffv2iqa_jax.main --config "configs/$1" --workdir "$out/$2" "${@:3}"; }
-rated() { run "small.py:$1" "$1" --config.data.name=biq2021 --config.seed="$seed" "${@:2}"; }
+rated() {
+  run "small.py:$1" "$1/seed$seed" --config.data.name=biq2021 --config.seed="$seed" "${@:2}"
+}
 
 convert vit_timm "$VIT" "$out/vit.safetensors" --normalise imagenet
 convert resnet50 "$RESNET" "$out/resnet.safetensors" --stages 2
@@ -24,11 +27,13 @@ run small.py:synthetic synthetic "${photos[@]}" --config.pretrained.vit="$out/vi
 rated maniqa --config.pretrained.model="$out/synthetic"
 run small.py:difference difference --config.data.name=biq2021 \
   --config.pretrained.resnet="$out/resnet.safetensors"
-branches=(--config.pretrained.guidance="$out/maniqa" --config.pretrained.difference="$out/difference")
+branches=(--config.pretrained.guidance="$out/maniqa/seed$seed")
+branches+=(--config.pretrained.difference="$out/difference")
 rated image_alone "${branches[@]}"
-rated paper "${branches[@]}" --config.restorer.run="$out/restorer"
-python -m diffv2iqa_jax.ridge "$out/ridge" --name biq2021 \
+rated paper "${branches[@]}" --config.restorer.run="$out/restorer" \
+  --config.restorer.folder="$out/views"
+python -m diffv2iqa_jax.ridge "$out/ridge/run" --name biq2021 \
   --vit "$out/vit.safetensors" --resnet "$out/resnet.safetensors"
 python -m diffv2iqa_jax.report RIDGE="$out/ridge" MANIQA="$out/maniqa" \
   ALONE="$out/image_alone" PAPER="$out/paper"
-python -m diffv2iqa_jax.export "$out/paper" "$out/starter.safetensors" --dtype float16
+python -m diffv2iqa_jax.export "$out/paper/seed$seed" "$out/starter$seed.safetensors" --dtype float16
