@@ -121,7 +121,7 @@ def _of_run(name: str, folder: pathlib.Path) -> Judge:
     config, weights, step = _of_task(folder, "quality")
     data, origin = config["data"], config.get("restorer_from", {})
     card = {
-        "settings": {key: config[key] for key in ("restorer", "model", "loss")},
+        "settings": tasks.settings(config),
         "size": data["size"],
         "pp": data["pp_test"].format(size=data["size"]),
         "whole": bool(origin) and origin.get("cached", True),
@@ -169,9 +169,8 @@ def saved(folder: str) -> tuple[dict, Weights, int]:
 
 def shapes(config: dict, size: int) -> Weights:
     """Shapes of the weights of a task's settings; nothing is computed."""
-    settings = {key: config[key] for key in tasks.SETTINGS[config["task"]]}
     batch = jax.tree.map(jnp.asarray, example(size))
-    task = tasks.TASKS[config["task"]](**settings)
+    task = tasks.TASKS[config["task"]](**tasks.settings(config))
     return jax.eval_shape(task.init, rng.stream(0, "init"), batch)
 
 

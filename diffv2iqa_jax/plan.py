@@ -29,7 +29,7 @@ SECTIONS = {
 }
 COMMON = ("task", "seed", "data", "pretrained", "optim", "devices", "every")
 COMMON += ("evaluate", "keep", "tensorboard")
-DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample", "pairs", "test")
+DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample")
 RUN_KEYS = ("run", "changes", "cached", "folder")
 
 
@@ -44,10 +44,11 @@ def check(config: dict) -> None:
         raise ConfigError(f"config.task {task!r}: known are {sorted(tasks.TASKS)}")
     only(config, "", (*COMMON, *tasks.SETTINGS[task]))
     photos = config["data"].get("name") == pristine.NAME
+    distorts = photos or "distort" in config["data"]
     for section, keys in SECTIONS.items():
-        own = ("distort",) if photos and section == "data" else ()
+        own = ("distort",) if distorts and section == "data" else ()
         only(config[section], section, (*keys, *own))
-    if photos and config["restorer"].get("cached"):
+    if distorts and config["restorer"].get("cached"):
         raise ConfigError("config.restorer.cached True: photos are distorted anew at each step")
     for key in SECTIONS["every"]:
         if config["every"][key] < 1:
@@ -87,8 +88,9 @@ def check_data(settings: dict) -> None:
     call(lambda: data_found(settings), "data", {})
     if settings["parts"] not in splits.WAYS:
         raise ConfigError(f"config.data.parts {settings['parts']!r}: known are {splits.WAYS}")
-    if settings["name"] == pristine.NAME:
-        only(settings["distort"], "data.distort", DISTORT_KEYS)
+    if "distort" in settings:
+        shown = ("pairs", "test") if settings["name"] == pristine.NAME else ()
+        only(settings["distort"], "data.distort", (*DISTORT_KEYS, *shown))
         call(distorting, "data.distort", settings["distort"], task=Task(None, None, None))
     for key in ("pp_train", "pp_test"):
         call(
@@ -116,8 +118,8 @@ def data_found(settings: dict) -> bool:
     return all(len(Shelf(place).names) > 0 for place in places)
 
 
-def distorting(task: Task, pairs: int, test: str, **settings) -> Task:
-    """The task on photos that each step distorts; `pairs` and `test` are of evaluation."""
+def distorting(task: Task, pairs: int = 0, test: str = "", **settings) -> Task:
+    """The task on images that each step distorts; `pairs` and `test` are of evaluation."""
     if not 0 <= pairs <= len(pristine.PAIRS):
         raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(pristine.PAIRS)}")
     return tasks.distorting(task, **settings)
@@ -166,9 +168,8 @@ def check_model(settings: dict) -> None:
 
 def make_task(config: dict) -> Task:
     """The task of a resolved configuration."""
-    settings = {k: config[k] for k in tasks.SETTINGS[config["task"]]}
-    task = call(tasks.TASKS[config["task"]], config["task"], settings)
-    if config["data"]["name"] == pristine.NAME:
+    task = call(tasks.TASKS[config["task"]], config["task"], tasks.settings(config))
+    if "distort" in config["data"]:
         task = call(distorting, "data.distort", config["data"]["distort"], task=task)
     return task
 

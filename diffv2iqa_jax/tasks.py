@@ -92,10 +92,12 @@ def distorting(
     group: int,
     subsample: bool,
 ) -> Task:
-    """The task on batches without images: the step distorts the references itself.
+    """The task on images that each step distorts itself.
 
-    Images and their labels (HaarPSI to the reference) are a function of the step's key and of
-    each example's `draw`. Batches to predict on carry their images.
+    What is distorted is the batch's `image` or, where it has none, its `reference`. The label is
+    HaarPSI to the original, times the original's own quality where the batch has that. Images
+    and labels are a function of the step's key and of each example's `draw`. Batches to predict
+    on carry their images, which stay as they are.
 
     Args:
       task: what to learn on the images made.
@@ -108,19 +110,30 @@ def distorting(
 
     def loss(weights: Weights, batch: Batch, key: jax.Array):
         key_B = rng.per_image(rng.stream_of(key, "distort"), batch["draw"])
-        reference = batch["reference"]
-        image = distort.mixture(key_B, pixels.to_float(reference), **drawn)
+        original = _original(batch)
+        image = distort.mixture(key_B, pixels.to_float(original), **drawn)
         image = jax.lax.stop_gradient(pixels.to_uint8(image))
-        mos = rating.haarpsi(reference, image, subsample=subsample)
+        mos = rating.haarpsi(original, image, subsample=subsample) * batch.get("mos", 1.0)
         return task.loss(weights, {**batch, "image": image, "mos": mos}, key)
 
-    init = lambda key, batch: task.init(key, {**batch, "image": batch["reference"]})
+    init = lambda key, batch: task.init(key, {**batch, "image": _original(batch)})
     return Task(init, loss, task.predict)
+
+
+def _original(batch: Batch) -> jax.Array:
+    return batch["image"] if "image" in batch else batch["reference"]
 
 
 TASKS = {"restoration": restoration, "quality": quality}
 # The sections of a configuration that each of them takes.
 SETTINGS = {"restoration": ("restorer",), "quality": ("restorer", "model", "loss", "branch_loss")}
+
+
+
+def settings(config: dict) -> dict:
+    """The task's own sections of a configuration; one stored before a section was lacks it."""
+    return {key: config[key] for key in SETTINGS[config["task"]] if key in config}
+
 
 # What can start from pretrained weights -> where it lies in a task's weights; "" is the whole.
 PARTS = {
