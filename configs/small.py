@@ -90,6 +90,15 @@ ROWS = {
         "model.branches.guidance.noise_width": 48,
         "optim.rates": (("/rtab/|noise_embedding", 10.0),),  # what starts from nothing
     },
+    # Of the packaged weights: one restored view, so that scoring costs half of what `paper` does.
+    "starter": {
+        **BOTH,
+        "restorer.cached": False,
+        "model.branches.guidance.noise_width": 48,
+        "model.branches.guidance.select": ((6, 7, 8, 9), (6, 7)),
+        "model.branches.difference.compare": (1, 1, 1),
+        "optim.rates": (("/rtab/|noise_embedding", 10.0),),
+    },
     "image_alone": {
         **BOTH,
         **ALONE,

@@ -160,9 +160,10 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         # A key that is not there arrives as the text of an error within an error.
         text = str(error).replace("\\n", " ").replace("\\'", "'")
-        said = text.rstrip().splitlines()[-1 if "Traceback" in text else 0].strip("\"'")
-        if said.isidentifier():  # all that is said of a key which nothing there resembles
-            said = f"{said!r}: no such key there; configs/README.md lists them"
+        said = text.rstrip().splitlines()[-1 if "Traceback" in text else 0]
+        key = said.strip("\"'")
+        if key.isidentifier():  # all that is said of a key which nothing there resembles
+            said = f"{key!r}: no such key there; configs/README.md lists them"
         print(f"error: {said}", file=sys.stderr)
         sys.exit(EXIT_CONFIG)
 

@@ -15,7 +15,7 @@ from diffv2iqa_jax.data.example import example
 from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.models import iqa, layers, resnet, swin, unet, vcr, vit
 from diffv2iqa_jax.training import optim
-from diffv2iqa_jax.training.state import TrainState, merge, partition
+from diffv2iqa_jax.training.state import TrainState, check_rates, merge, partition
 from diffv2iqa_jax.types import Task, Weights
 
 SECTIONS = {
@@ -186,7 +186,7 @@ def shapes(task: Task, size: int, frozen: str = "", rates: tuple = ()) -> Weight
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config, with data.size {size}: {str(error).splitlines()[0]}") from error
     trained, _ = call(partition, "optim", {"frozen": frozen}, params=found.params)
-    call(optim.check_rates, "optim", {"rates": rates}, names=trained)
+    call(check_rates, "optim", {"rates": rates}, names=trained)
     return found
 
 
@@ -214,10 +214,10 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
     """What a run of this resolved configuration would be, line by line."""
     task = make_task(config)
     data, size = config["data"], config["data"]["size"]
-    weights = shapes(task, size, config["optim"]["frozen"], config["optim"]["rates"])
-    flat, fixed = partition(weights.params, config["optim"]["frozen"])
-    tx, _ = optimiser(config)
     frozen = config["optim"]["frozen"]
+    weights = shapes(task, size, frozen, config["optim"]["rates"])
+    flat, fixed = partition(weights.params, frozen)
+    tx, _ = optimiser(config)
     state = jax.eval_shape(lambda w: TrainState.create(w, tx, frozen), weights)
     held = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(state))
     local = data["batch"] // devices // config["optim"]["accumulate"]

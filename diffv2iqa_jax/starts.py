@@ -9,6 +9,7 @@ import numpy as np
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import judge, pixels, plan, tasks
 from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.models import iqa
 from diffv2iqa_jax.training import pretrained
 from diffv2iqa_jax.types import Weights
 
@@ -24,9 +25,10 @@ SETTINGS = {
 }
 NORMALISED_BY = {"vit": "guidance", "resnet": "difference"}
 BRANCHES = ("guidance", "difference")
-# Of these a user may take less or other than the file has: shapes are compared all the same.
+# Of these a user may take less or other than there is: shapes are compared all the same.
 FREE = ("taps", "final", "classes", "depth", "blocks", "norm", "w2")
-FREE += ("select", "compare", "noise_width", "dropout", "drop_path", "block")
+FREE += ("dropout", "drop_path", "block")
+VIEWS = ("select", "compare", "noise_width")  # what a branch sees beside the image
 
 
 def resolve(config: dict) -> tuple[dict, Weights | None]:
@@ -94,6 +96,8 @@ def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dic
     Raises:
       ValueError: there is no such branch, it looked at other views too, or it is another net.
     """
+    if not os.path.isdir(folder):
+        raise ValueError("a branch comes from a run: name its folder")
     theirs, weights, _ = judge.saved(folder)
     branch, here = _section(theirs, name), _section(config, name)
     if not branch:
@@ -101,14 +105,17 @@ def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dic
     first, *others = branch.get("select") or [()]
     if any(others) or branch.get("noise_width") or branch.get("compare"):
         raise ValueError("looked at other views too; pretrained.model takes such a run as a whole")
-    _check_settings(config, name, branch)
+    _check_settings(config, name, branch, free=FREE + VIEWS)
     if here.get("select") and list(here["select"][0]) != list(first):
         raise ValueError(f"ViT blocks of the image {first} there, {here['select'][0]} here")
     params, stats = (_inside(tree, at) for tree in (weights.params, weights.stats))
     if "conv1_0" in params:
         wide = _inside(like.params, f"{at}/conv1_0")
         params = {**params, "conv1_0": _widened(params["conv1_0"], wide)}
-    params = {**params, "head": _shared_out(params["head"], config["model"], name)}
+    share = 1 / len(config["model"]["branches"]) / _weight(config["model"], name)
+    head = params["head"]  # its scores end in a ReLU or in nothing: a factor passes through
+    scores = jax.tree.map(lambda x: share * x, head["score_1"])
+    params = {**params, "head": {**head, "score_1": scores}}
     return {f"{at}/{k}": Weights(x, stats.get(k, {})) for k, x in params.items()}
 
 
@@ -118,19 +125,22 @@ def _widened(conv: dict, like: dict) -> dict:
     return {**conv, "kernel": np.pad(conv["kernel"], ((0, max(more, 0)), (0, 0)))}
 
 
-def _shared_out(head: dict, model: dict, name: str) -> dict:
-    """The head with its scores, which end in a ReLU or in nothing, divided; see `_branch`."""
-    weighed = name == "difference" and not isinstance(model["w2"], str)
-    share = 1 / len(model["branches"]) / (model["w2"] if weighed else 1)
-    return {**head, "score_1": jax.tree.map(lambda x: share * x, head["score_1"])}
+def _weight(model: dict, name: str) -> float:
+    """What the branch's score is multiplied by at first."""
+    weight = iqa.weight_of(name, model["branches"], model["w2"])
+    weight = 1.0 if weight == "learned" else weight
+    if not weight:
+        raise ValueError(f"model.w2 {weight}: the branch has no say, whatever it starts from")
+    return weight
 
 
 def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
     theirs, weights, _ = judge.saved(folder)
+    if name in SETTINGS:
+        _check_settings(config, name, _section(theirs, name))
     if theirs["task"] == "restoration":
         return weights
     if name in NORMALISED_BY:
-        _check_settings(config, name, _section(theirs, name))
         looks = theirs["model"]["branches"].get(NORMALISED_BY[name], {}).get("normalise")
         if looks:
             mean, std = pixels.MEAN_STD[looks]
@@ -155,9 +165,9 @@ def _section(config: dict, name: str) -> dict:
     return functools.reduce(lambda part, key: part.get(key) or {}, SETTINGS[name], config)
 
 
-def _check_settings(config: dict, name: str, theirs: dict) -> None:
+def _check_settings(config: dict, name: str, theirs: dict, free: tuple = FREE) -> None:
     have, want = configs.flat(theirs), configs.flat(configs.plain(_section(config, name)))
-    both = [k for k in have if k in want and k.rpartition(".")[2] not in FREE]
+    both = [k for k in have if k in want and k.rpartition(".")[2] not in free]
     odd = [f"{k} {have[k]} there, {want[k]} here" for k in both if have[k] != want[k]]
     if odd:
         raise ValueError(f"settings differ: {', '.join(odd[:5])}")

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
+from skimage import data
 
 import diffv2iqa_jax
 from diffv2iqa_jax import judge
@@ -30,8 +31,7 @@ def test_its_card_says_where_it_comes_from_and_what_it_is_worth(scorer):
 
 
 def test_a_photo_is_better_than_what_is_done_to_it(scorer):
-    skimage_data = pytest.importorskip("skimage.data")
-    photo = Image.fromarray(skimage_data.astronaut())
+    photo = Image.fromarray(data.astronaut())
     noise = np.random.default_rng(0).normal(0, 40, (512, 512, 3))
     noisy = np.clip(np.asarray(photo) + noise, 0, 255).astype(np.uint8)
     blurred = photo.filter(ImageFilter.GaussianBlur(4))

@@ -202,6 +202,38 @@ def test_branches_that_do_not_fit_are_one_line(looked, data, part, changes, mess
     assert "\n" not in str(caught.value)
 
 
+def test_a_branch_alone_keeps_its_scores_and_one_without_a_say_is_refused(alone, data):
+    """w2 weighs the difference branch beside another only."""
+    config = four_views(data, alone)
+    config["pretrained"]["guidance"] = ""
+    del config["model"]["branches"]["guidance"]
+    found = starts.parts(config, shapes(config))["quality/difference/head"]
+    before = judge.saved(alone)[1].params["quality"]["difference"]["head"]
+    jax.tree.map(np.testing.assert_array_equal, found.params, before)
+    config = four_views(data, alone)
+    config["model"]["w2"] = 0.0
+    with pytest.raises(ConfigError, match="pretrained.difference .*w2 0.0: the branch has no say"):
+        starts.parts(config, shapes(config))
+
+
+@pytest.mark.parametrize("part", ["guidance", "difference"])
+def test_a_branch_comes_from_a_folder(vit_file, data, part):
+    config = four_views(data, "")
+    config["pretrained"] |= {"guidance": "", "difference": "", part: vit_file}
+    with pytest.raises(ConfigError, match=f"config.pretrained.{part} .*a branch comes from a run"):
+        starts.parts(config, shapes(config))
+
+
+def test_a_whole_model_must_have_seen_the_same_views(looked, data):
+    """Blocks of the same width but another place would pass by their shapes alone."""
+    config = runs.maniqa_run(data, **{"pretrained.model": looked})
+    assert starts.parts(config, shapes(config))
+    guidance = config["model"]["branches"]["guidance"]
+    guidance |= {"select": [[1]], "vit": {**guidance["vit"], "depth": 2}}
+    with pytest.raises(ConfigError, match=r"settings differ: .*select .* there, .* here"):
+        starts.parts(config, shapes(config))
+
+
 def test_a_branch_that_saw_other_views_starts_no_other(looked, data, monkeypatch):
     config = four_views(data, "")
     config["pretrained"] |= {"guidance": looked, "difference": ""}

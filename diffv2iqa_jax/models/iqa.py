@@ -1,5 +1,7 @@
 """The quality model: the weighted sum of its branches' scores."""
 
+from collections.abc import Collection
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,11 @@ from diffv2iqa_jax.models.vcr import VCRBranch
 from diffv2iqa_jax.types import Views
 
 BRANCHES = {"guidance": Guidance, "difference": Difference, "vcrnet": VCRBranch}
+
+
+def weight_of(name: str, branches: Collection[str], w2: float | str) -> float | str:
+    """Of this branch's score: w2 if it is the difference branch and not the only one."""
+    return w2 if name == "difference" and len(branches) > 1 else 1.0
 
 
 class QualityModel(nn.Module):
@@ -55,8 +62,11 @@ class QualityModel(nn.Module):
             score, patches, weights = branch(views, tabs, train=train)
             out |= {f"score_{name}": score, f"map_score_{name}": patches}
             out |= {f"map_weight_{name}": weights}
-        w2 = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else self.w2
-        weight = {"difference": w2} if len(self.branches) > 1 else {}
-        parts = [weight.get(name, 1.0) * out[f"score_{name}"] for name in self.branches]
+        learned = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else None
+        weights = [weight_of(name, self.branches, self.w2) for name in self.branches]
+        parts = [
+            (learned if weight == "learned" else weight) * out[f"score_{name}"]
+            for name, weight in zip(self.branches, weights, strict=True)
+        ]
         out["parts"] = jnp.stack(parts, axis=1)
         return out | {"score": out["parts"].sum(1)}

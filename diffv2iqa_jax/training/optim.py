@@ -1,7 +1,7 @@
 """Optimisers and learning rates, by name."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def make(
       weight_decay: coupled L2 for "adam" and "sgd", decoupled for "adamw".
       clip: largest global gradient norm; 0 does not clip.
       rates: (regular expression, factor): parameters whose path matches learn at that many times
-        the rate; the first match counts. See `check_rates`.
+        the rate; the first match counts. See `state.check_rates`.
     """
     if name not in OPTIMISERS:
         raise ValueError(f"optim.name {name!r}: known are {sorted(OPTIMISERS)}")
@@ -75,18 +75,3 @@ def make(
         scale = lambda updates, _: {name: factor(name) * u for name, u in updates.items()}
         chain.append(optax.stateless(scale))
     return (optax.chain(*chain) if len(chain) > 1 else chain[0]), rate
-
-
-def check_rates(rates: tuple[tuple[str, float], ...], names: Iterable[str]) -> None:
-    """Raises ValueError for a factor that is not positive, and for a pattern without a match.
-
-    Args:
-      names: paths of the parameters that are trained.
-    """
-    names = tuple(names)
-    for pattern, factor in rates:
-        if not factor > 0:
-            raise ValueError(f"rates {pattern!r}: {factor} must be above 0; or freeze them")
-        if not any(re.search(pattern, name) for name in names):
-            some = sorted({name.rsplit("/", 2)[0] for name in names})[:8]
-            raise ValueError(f"rates {pattern!r}: matches nothing trained; paths look like {some}")

@@ -1,6 +1,7 @@
 """What a run remembers between two steps; nothing else, and no functions."""
 
 import re
+from collections.abc import Iterable
 
 import flax
 import jax
@@ -24,12 +25,28 @@ def partition(params: Params, frozen: str) -> tuple[Flat, Flat]:
     flat = flatten_dict(params, sep="/")
     held = {name for name in flat if frozen and re.search(frozen, name)}
     if frozen and (not held or len(held) == len(flat)):
-        some = sorted({name.rsplit("/", 2)[0] for name in flat})[:8]
-        raise ValueError(
-            f"frozen {frozen!r}: matches {len(held)} of {len(flat)} parameters; "
-            f"paths look like {some}"
-        )
+        found = f"matches {len(held)} of {len(flat)} parameters"
+        raise ValueError(f"frozen {frozen!r}: {found}; {_looks(flat)}")
     return {k: v for k, v in flat.items() if k not in held}, {k: flat[k] for k in held}
+
+
+def check_rates(rates: tuple[tuple[str, float], ...], names: Iterable[str]) -> None:
+    """Raises ValueError for a factor that is not positive, and for a pattern without a match.
+
+    Args:
+      names: paths of the parameters that are trained.
+    """
+    names = tuple(names)
+    for pattern, factor in rates:
+        if not factor > 0:
+            raise ValueError(f"rates {pattern!r}: {factor} must be above 0; or freeze them")
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(f"rates {pattern!r}: matches nothing trained; {_looks(names)}")
+
+
+def _looks(names: Iterable[str]) -> str:
+    """What paths of parameters look like, for whoever wrote an expression that missed them."""
+    return f"paths look like {sorted({name.rsplit('/', 2)[0] for name in names})[:8]}"
 
 
 def merge(trainable: Flat, fixed: Flat) -> Params:

@@ -85,7 +85,7 @@ def test_comparing_nothing_looks_at_the_image_alone():
 
 
 def test_normed_features_do_not_depend_on_their_size():
-    """Without a norm in the ResNet, features of a doubled stem are twice as large."""
+    """Where the ResNet's last layers put out three times as much, only unnormed scores move."""
     settings = {"normalise": "half", "resnet": tiny.resnet(norm="frozen")}
     variables = lambda branch: jax.tree.map(jnp.asarray, tiny.variables(branch, Views(IMAGE)))
     for normed in (True, False):
