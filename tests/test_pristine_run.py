@@ -111,6 +111,32 @@ def test_a_step_distorts_each_reference_by_its_draw_and_labels_it():
     assert not np.array_equal(other["image"], got["image"])
 
 
+def test_a_rated_image_is_distorted_itself_and_its_quality_discounted():
+    """Its reference, where it has one, is something else: the opinion is on the image."""
+    batch = tiny.batch(count=8, size=24)
+    batch |= {"image": np.stack([scenes.scene(i, 24) for i in range(8)])}
+    batch |= {"mos": np.linspace(0.2, 0.9, 8, dtype=np.float32)}
+    key = rng.stream(0, "train", 7)
+    got = seen(batch, key)
+    pairs = zip(batch["image"], got["image"], strict=True)
+    want = [fullref.haarpsi(*pair, subsample=False) for pair in pairs]
+    np.testing.assert_allclose(got["mos"], want * batch["mos"], atol=1e-4)
+    np.testing.assert_array_equal(got["reference"], batch["reference"])
+    left = seen(batch, key, clean=1.0)
+    np.testing.assert_array_equal(left["image"], batch["image"])
+    np.testing.assert_allclose(left["mos"], batch["mos"], rtol=1e-5)
+
+
+def test_a_rated_set_may_be_distorted_and_then_takes_no_keys_of_evaluation():
+    config = runs.maniqa_run("nowhere")
+    config["data"]["distort"] = dict(SETTINGS)
+    plan.check(config)
+    assert plan.make_task(config).loss is not None
+    config["data"]["distort"]["pairs"] = 0
+    with pytest.raises(ConfigError, match="config.data.distort.pairs: no such key"):
+        plan.check(config)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [

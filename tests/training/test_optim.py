@@ -3,7 +3,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffv2iqa_jax.training import optim
+from diffv2iqa_jax.training import optim, state
 
 PARAMS = {"w": jnp.array([1.0, -2.0])}
 GRADS = {"w": jnp.array([0.5, 0.5])}
@@ -83,9 +83,9 @@ def test_parameters_with_a_rate_of_their_own_move_that_much_further():
     ],
 )
 def test_rates_of_nothing_and_of_zero_are_refused(rates, message):
-    optim.check_rates((("/a/", 2.0),), ["net/a/w"])
+    state.check_rates((("/a/", 2.0),), ["net/a/w"])
     with pytest.raises(ValueError, match=message):
-        optim.check_rates(rates, ["net/a/w"])
+        state.check_rates(rates, ["net/a/w"])
 
 
 @pytest.mark.parametrize(
