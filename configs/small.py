@@ -12,6 +12,9 @@
 both look at the photo alone. `paper` is DiffV2IQA and starts from these two. So does `image_alone`,
 with both branches and no restoration: what `paper` has to beat. Photos are scaled to 256 x 256
 before anything else, so that restoring them, too, is affordable.
+
+`starter` is `paper` with the restored view y_0 only, for half the time: the packaged weights, see
+launch/starter.sh. `maniqa_crops` is `maniqa` on every pixel, in crops, and needs a GPU.
 """
 
 from ml_collections import ConfigDict
@@ -63,26 +66,33 @@ BOTH = {
     **SEES,
     "data.batch": 8,
     "branch_loss": 1.0,
-    # For branches that come from runs: at 1e-4 the guidance branch loses .05 of its SRCC.
-    "optim.lr": 3e-5,
+    "optim.lr": 3e-5,  # gently: the branches have learned already
     "optim.steps": 100,
 }
 LAST_BLOCKS = {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"}
 ROWS = {
     "synthetic": {
         **LAST_BLOCKS,
-        "data.batch": 16,
         "data.fractions": (1.0, 0.0, 0.0),
         "data.distort.group": 1,
         "data.distort.pairs": 12,
         "optim.steps": 200,
     },
     "maniqa": LAST_BLOCKS,
+    # Every pixel, in crops, and all of the ViT: for a GPU.
+    "maniqa_crops": {
+        "data.pp_train": "crop({size})|flip(0.5)",
+        "data.pp_test": "grid({size})",
+        "data.batch": 64,
+        "optim.warmup": 25,
+        "optim.steps": 250,
+        "optim.average": 0.99,
+        "every": dict(log=25, evaluate=1_000, save=50),
+    },
     "difference": {
         **SEES,
         **ALONE,
         "model.branches.guidance": None,
-        "optim.frozen": "/resnet/",
         "optim.lr": 1e-3,
     },
     "paper": {
@@ -108,10 +118,15 @@ ROWS = {
 }
 
 
+# Of the other rows it is DiffV2IQA.
+BASES = {
+    "synthetic": lambda: pristine.photos(maniqa.get_config()),
+    "maniqa": maniqa.get_config,
+    "maniqa_crops": maniqa.get_config,
+}
+
+
 def get_config(row: str = "maniqa") -> ConfigDict:
     changes = pick(ROWS, row)
-    base = maniqa.get_config() if row in ("synthetic", "maniqa") else diffv2iqa.get_config()
-    c = override(base, SHARED)
-    if row == "synthetic":
-        c = pristine.photos(c)
-    return override(c, changes)
+    c = BASES.get(row, diffv2iqa.get_config)()
+    return override(override(c, SHARED), changes)

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# The README's table of configs/small.py; started again, it goes on.
+#
+#   PRISTINE=CID22 KODAK=KODAK BIQ2021=FOLDER VIT=deit_tiny_patch16_224.npz RESNET=resnet50.pth \
+#     bash launch/small_table.sh runs/table
+#
+# PRISTINE and KODAK are folders of undistorted photos, BIQ2021 the data set as it is downloaded.
+# SEED (0) is that of stage 2; another one may follow in the same folder, and the tables grow.
+# Some 70 minutes on two slow cores, 30 for each further seed.
+set -euo pipefail
+out=${1:?where to}
+seed=${SEED:-0}
+mkdir -p "$out"
+
+convert() { [ -f "$3" ] || python -m diffv2iqa_jax.convert "$@"; }
+run() { python -m diffv2iqa_jax.main --config "configs/$1" --workdir "$out/$2" "${@:3}"; }
+rated() {
+  run "small.py:$1" "$1/seed$seed" --config.data.name=biq2021 --config.seed="$seed" "${@:2}"
+}
+
+convert vit_timm "$VIT" "$out/vit.safetensors" --normalise imagenet
+convert resnet50 "$RESNET" "$out/resnet.safetensors" --stages 2
+python -m diffv2iqa_jax.data.prepare biq2021 --source "$BIQ2021"
+photos=(--config.data.folder="$PRISTINE" --config.data.distort.test="$KODAK")
+run pristine.py:small restorer "${photos[@]}" --config.data.distort.pairs=12
+run small.py:synthetic synthetic "${photos[@]}" --config.pretrained.vit="$out/vit.safetensors"
+rated maniqa --config.pretrained.model="$out/synthetic"
+run small.py:difference difference --config.data.name=biq2021 \
+  --config.pretrained.resnet="$out/resnet.safetensors"
+branches=(--config.pretrained.guidance="$out/maniqa/seed$seed")
+branches+=(--config.pretrained.difference="$out/difference")
+rated image_alone "${branches[@]}"
+rated paper "${branches[@]}" --config.restorer.run="$out/restorer" \
+  --config.restorer.folder="$out/views"
+[ -f "$out/ridge/run/results.json" ] || python -m diffv2iqa_jax.ridge "$out/ridge/run" --name biq2021 \
+  --vit "$out/vit.safetensors" --resnet "$out/resnet.safetensors"
+python -m diffv2iqa_jax.report RIDGE="$out/ridge" MANIQA="$out/maniqa" \
+  ALONE="$out/image_alone" PAPER="$out/paper"
