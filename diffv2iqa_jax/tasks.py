@@ -129,7 +129,6 @@ TASKS = {"restoration": restoration, "quality": quality}
 SETTINGS = {"restoration": ("restorer",), "quality": ("restorer", "model", "loss", "branch_loss")}
 
 
-
 def settings(config: dict) -> dict:
     """The task's own sections of a configuration; one stored before a section was lacks it."""
     return {key: config[key] for key in SETTINGS[config["task"]] if key in config}
