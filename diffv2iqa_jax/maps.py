@@ -9,6 +9,7 @@ from PIL import Image
 
 HEIGHT = 512  # pixels; higher strips are scaled down
 GAP = 4
+WHITE = 255
 # Purple, blue, teal, green, yellow: rises in lightness, so it reads in grey and without red.
 COLOURS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
 
@@ -17,7 +18,7 @@ def strip(score) -> np.ndarray:
     """The panels of a `scorer.Score` with details side by side, (h, w, 3) uint8."""
     panels = list(_panels(score))
     high = panels[0].shape[0]
-    gap = np.full((high, GAP, 3), 255, np.uint8)
+    gap = np.full((high, GAP, 3), WHITE, np.uint8)
     row = np.concatenate([x for panel in panels for x in (panel, gap)][:-1], axis=1)
     if high <= HEIGHT:
         return row
@@ -37,21 +38,22 @@ def write(folder: str, number: int, path: str | None, strip_HWC: np.ndarray) -> 
 
 def _panels(score) -> Iterator[np.ndarray]:
     for view in range(score.views.shape[1]):
-        yield np.rint(_assembled(score.views[:, view], score.corners)).astype(np.uint8)
+        seen = _assembled(score.views[:, view], score.corners)
+        yield np.where(np.isnan(seen), WHITE, np.rint(seen)).astype(np.uint8)
     for branch in list(score.branches)[:1]:
         parts = _enlarged(score.maps[f"score_{branch}"], score.views.shape[2:4])
         yield _coloured(_assembled(parts, score.corners)[..., 0])
 
 
 def _assembled(parts_KHWC: np.ndarray, corners_K2: np.ndarray) -> np.ndarray:
-    """Parts put where they are from, averaged where they overlap."""
+    """Parts put where they are from, averaged where they overlap; NaN where none is."""
     h, w, channels = parts_KHWC.shape[1:]
     high, wide = corners_K2.max(0) + (h, w)
     total, count = np.zeros((high, wide, channels)), np.zeros((high, wide, 1))
     for part, (top, left) in zip(parts_KHWC, corners_K2, strict=True):
         total[top : top + h, left : left + w] += part
         count[top : top + h, left : left + w] += 1
-    return np.where(count, total / np.maximum(count, 1), 255)
+    return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
 def _enlarged(patches_KHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -63,7 +65,8 @@ def _enlarged(patches_KHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def _coloured(quality_HW: np.ndarray) -> np.ndarray:
-    """Quality 0..1 in COLOURS."""
+    """Quality 0..1 in COLOURS; white where it is not known."""
     place = np.clip(quality_HW, 0, 1) * (len(COLOURS) - 1)
     channels = [np.interp(place, np.arange(len(COLOURS)), COLOURS[:, c]) for c in range(3)]
-    return np.rint(np.stack(channels, -1)).astype(np.uint8)
+    colours = np.where(np.isnan(quality_HW)[..., None], WHITE, np.stack(channels, -1))
+    return np.rint(colours).astype(np.uint8)
