@@ -69,6 +69,11 @@ BOTH = {
     "optim.lr": 3e-5,  # gently: the branches have learned already
     "optim.steps": 100,
 }
+PAPER = {
+    **BOTH,
+    "model.branches.guidance.noise_width": 48,
+    "optim.rates": (("/rtab/|noise_embedding", 10.0),),  # what starts from nothing
+}
 LAST_BLOCKS = {"optim.frozen": "/vit/(patch|pos|cls|blocks_[0-5]/)"}
 ROWS = {
     "synthetic": {
@@ -95,19 +100,13 @@ ROWS = {
         "model.branches.guidance": None,
         "optim.lr": 1e-3,
     },
-    "paper": {
-        **BOTH,
-        "model.branches.guidance.noise_width": 48,
-        "optim.rates": (("/rtab/|noise_embedding", 10.0),),  # what starts from nothing
-    },
+    "paper": PAPER,
     # Of the packaged weights: one restored view, so that scoring costs half of what `paper` does.
     "starter": {
-        **BOTH,
+        **PAPER,
         "restorer.cached": False,
-        "model.branches.guidance.noise_width": 48,
-        "model.branches.guidance.select": ((6, 7, 8, 9), (6, 7)),
-        "model.branches.difference.compare": (1, 1, 1),
-        "optim.rates": (("/rtab/|noise_embedding", 10.0),),
+        diffv2iqa.SELECT: diffv2iqa.SUBSETS["y0"][0],
+        diffv2iqa.COMPARE: diffv2iqa.SUBSETS["y0"][1],
     },
     "image_alone": {
         **BOTH,

@@ -38,8 +38,7 @@ def write(folder: str, number: int, path: str | None, strip_HWC: np.ndarray) -> 
 
 def _panels(score) -> Iterator[np.ndarray]:
     for view in range(score.views.shape[1]):
-        seen = _assembled(score.views[:, view], score.corners)
-        yield np.where(np.isnan(seen), WHITE, np.rint(seen)).astype(np.uint8)
+        yield _bytes(_assembled(score.views[:, view], score.corners))
     for branch in list(score.branches)[:1]:
         parts = _enlarged(score.maps[f"score_{branch}"], score.views.shape[2:4])
         yield _coloured(_assembled(parts, score.corners)[..., 0])
@@ -68,5 +67,8 @@ def _coloured(quality_HW: np.ndarray) -> np.ndarray:
     """Quality 0..1 in COLOURS; white where it is not known."""
     place = np.clip(quality_HW, 0, 1) * (len(COLOURS) - 1)
     channels = [np.interp(place, np.arange(len(COLOURS)), COLOURS[:, c]) for c in range(3)]
-    colours = np.where(np.isnan(quality_HW)[..., None], WHITE, np.stack(channels, -1))
-    return np.rint(colours).astype(np.uint8)
+    return _bytes(np.stack(channels, -1))
+
+
+def _bytes(x: np.ndarray) -> np.ndarray:
+    return np.where(np.isnan(x), WHITE, np.rint(x)).astype(np.uint8)

@@ -127,8 +127,8 @@ def _widened(conv: dict, like: dict) -> dict:
 
 def _weight(model: dict, name: str) -> float:
     """What the branch's score is multiplied by at first."""
-    weight = iqa.weight_of(name, model["branches"], model["w2"])
-    weight = 1.0 if weight == "learned" else weight
+    w2 = 1.0 if model["w2"] == "learned" else model["w2"]
+    weight = iqa.weight_of(name, model["branches"], w2)
     if not weight:
         raise ValueError(f"model.w2 {weight}: the branch has no say, whatever it starts from")
     return weight

@@ -15,7 +15,7 @@ from diffv2iqa_jax.types import Views
 BRANCHES = {"guidance": Guidance, "difference": Difference, "vcrnet": VCRBranch}
 
 
-def weight_of(name: str, branches: Collection[str], w2: float | str) -> float | str:
+def weight_of(name: str, branches: Collection[str], w2: float | jax.Array) -> float | jax.Array:
     """Of this branch's score: w2 if it is the difference branch and not the only one."""
     return w2 if name == "difference" and len(branches) > 1 else 1.0
 
@@ -62,11 +62,8 @@ class QualityModel(nn.Module):
             score, patches, weights = branch(views, tabs, train=train)
             out |= {f"score_{name}": score, f"map_score_{name}": patches}
             out |= {f"map_weight_{name}": weights}
-        learned = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else None
-        weights = [weight_of(name, self.branches, self.w2) for name in self.branches]
-        parts = [
-            (learned if weight == "learned" else weight) * out[f"score_{name}"]
-            for name, weight in zip(self.branches, weights, strict=True)
-        ]
+        w2 = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else self.w2
+        weight = lambda name: weight_of(name, self.branches, w2)
+        parts = [weight(name) * out[f"score_{name}"] for name in self.branches]
         out["parts"] = jnp.stack(parts, axis=1)
         return out | {"score": out["parts"].sum(1)}
