@@ -7,21 +7,12 @@
 # PRISTINE and KODAK are folders of undistorted photos, BIQ2021 the data set as it is downloaded.
 # SEED (0) is that of stage 2; another one may follow in the same folder, and the tables grow.
 # Some 70 minutes on two slow cores, 30 for each further seed.
-set -euo pipefail
-out=${1:?where to}
+source "$(dirname "$0")/small_inputs.sh" "$@"
 seed=${SEED:-0}
-mkdir -p "$out"
-
-convert() { [ -f "$3" ] || python -m diffv2iqa_jax.convert "$@"; }
-run() { python -m diffv2iqa_jax.main --config "configs/$1" --workdir "$out/$2" "${@:3}"; }
 rated() {
   run "small.py:$1" "$1/seed$seed" --config.data.name=biq2021 --config.seed="$seed" "${@:2}"
 }
 
-convert vit_timm "$VIT" "$out/vit.safetensors" --normalise imagenet
-convert resnet50 "$RESNET" "$out/resnet.safetensors" --stages 2
-python -m diffv2iqa_jax.data.prepare biq2021 --source "$BIQ2021"
-photos=(--config.data.folder="$PRISTINE" --config.data.distort.test="$KODAK")
 run pristine.py:small restorer "${photos[@]}" --config.data.distort.pairs=12
 run small.py:synthetic synthetic "${photos[@]}" --config.pretrained.vit="$out/vit.safetensors"
 rated maniqa --config.pretrained.model="$out/synthetic"

@@ -6,19 +6,11 @@
 #
 # PRISTINE and KODAK are folders of undistorted photos, BIQ2021 the data set as it is downloaded.
 # Some 50 minutes on two slow cores.
-set -euo pipefail
-out=${1:?where to}
-mkdir -p "$out"
-
-convert() { [ -f "$3" ] || python -m diffv2iqa_jax.convert "$@"; }
-run() { python -m diffv2iqa_jax.main --config "configs/$1" --workdir "$out/$2" "${@:3}"; }
+source "$(dirname "$0")/small_inputs.sh" "$@"
 rated() { run "small.py:$1" "$1" --config.data.name=biq2021 "${@:2}"; }
 
-convert vit_timm "$VIT" "$out/vit.safetensors" --normalise imagenet
-convert resnet50 "$RESNET" "$out/resnet.safetensors" --stages 2
-python -m diffv2iqa_jax.data.prepare biq2021 --source "$BIQ2021"
-run pristine.py:small restorer --config.data.folder="$PRISTINE" \
-  --config.data.distort.test="$KODAK" --config.data.distort.pairs=12 --config.optim.steps=9000
+run pristine.py:small restorer "${photos[@]}" --config.data.distort.pairs=12 \
+  --config.optim.steps=9000
 rated difference --config.pretrained.resnet="$out/resnet.safetensors" \
   --config.data.batch=64 --config.optim.steps=250
 rated maniqa --config.pretrained.vit="$out/vit.safetensors"
