@@ -16,12 +16,10 @@ import numpy as np
 
 from diffv2iqa_jax import pixels, rng, scorer
 from diffv2iqa_jax.data import photos
-from diffv2iqa_jax.data.distort import LEVELS, TYPES, distort
+from diffv2iqa_jax.data.distort import LEVELS, TASTE, TYPES, distort
 from diffv2iqa_jax.judge import WeightsError
 
 STRONG = 3  # from this level on, a copy should score below its original
-# Strength of these is a matter of taste: more colour, light or contrast can please.
-TASTE = ("saturation_lab", "brighten", "darken", "mean_shift", "sharpen", "contrast")
 
 
 def copies(image_HWC: np.ndarray, seed: int) -> Iterator[np.ndarray]:

@@ -33,7 +33,7 @@ class Judge:
 
 
 def test_contrast_falls_as_the_pictures_turn_grey(folder, monkeypatch, tmp_path, capsys):
-    assert set(monotone.TASTE) < set(distort.TYPES)
+    assert set(distort.TASTE) < set(distort.TYPES)
     monkeypatch.setattr(monotone.scorer, "load", lambda name: Judge())
     file = tmp_path / "found.json"
     assert monotone.main([str(folder), "--json", str(file)]) == 0

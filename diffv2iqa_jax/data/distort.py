@@ -65,6 +65,8 @@ FUNCTIONS = {
     "contrast": colours.contrast,
 }
 TYPES = tuple(FUNCTIONS)
+# Strength of these is a matter of taste: more colour, light or contrast can please.
+TASTE = ("saturation_lab", "brighten", "darken", "mean_shift", "sharpen", "contrast")
 
 
 def distort(
