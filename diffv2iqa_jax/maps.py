@@ -39,9 +39,19 @@ def write(folder: str, number: int, path: str | None, strip_HWC: np.ndarray) -> 
 def _panels(score) -> Iterator[np.ndarray]:
     for view in range(score.views.shape[1]):
         yield _bytes(_assembled(score.views[:, view], score.corners))
-    for branch in list(score.branches)[:1]:
-        parts = _enlarged(score.maps[f"score_{branch}"], score.views.shape[2:4])
-        yield _coloured(_assembled(parts, score.corners)[..., 0])
+    if score.branches:
+        yield _coloured(_assembled(_quality(score), score.corners)[..., 0])
+
+
+def _quality(score) -> np.ndarray:
+    """Patch scores of the branches, added up as their scores are: (crops, h, w, 1)."""
+    first, *others = (
+        _enlarged(score.maps[f"score_{name}"], score.views.shape[2:4]) for name in score.branches
+    )
+    of_first, *of_others = score.branches.values()
+    # score = S1 + w2 S2; w2 is a setting, or was learned.
+    w2 = (score.score - of_first) / sum(of_others) if any(of_others) else 1.0
+    return first + w2 * sum(others)
 
 
 def _assembled(parts_KHWC: np.ndarray, corners_K2: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from diffv2iqa_jax import maps
 
@@ -13,7 +14,11 @@ def test_what_no_crop_looked_at_is_white_in_every_panel():
     quality = np.full((1, 2, 2), 0.5)
     corners = np.array([[3, 5]])
     score = SimpleNamespace(
-        views=views, corners=corners, branches={"guidance": 0.5}, maps={"score_guidance": quality}
+        views=views,
+        corners=corners,
+        score=0.5,
+        branches={"guidance": 0.5},
+        maps={"score_guidance": quality},
     )
     strip = maps.strip(score)
     assert strip.shape == (11, 3 * 13 + 2 * maps.GAP, 3)
@@ -21,3 +26,20 @@ def test_what_no_crop_looked_at_is_white_in_every_panel():
         panel = strip[:, start : start + 13]
         assert (panel[:3] == maps.WHITE).all() and (panel[:, :5] == maps.WHITE).all()
         assert (panel[3:, 5:] != maps.WHITE).any(axis=-1).all()
+
+
+@pytest.mark.parametrize(("w2", "of_difference"), [(1.0, 0.3), (5.0, 0.1), (5.0, 0.0)])
+def test_the_map_adds_the_branches_as_the_score_does(w2, of_difference):
+    """A map of one value is of the colour of the score, whatever its branches' shares."""
+    patches = {"score_guidance": np.full((1, 2, 2), 0.4), "score_difference": np.zeros((1, 4, 4))}
+    patches["score_difference"] += of_difference
+    score = SimpleNamespace(
+        views=np.zeros((1, 2, 8, 8, 3)),
+        corners=np.array([[0, 0]]),
+        score=0.4 + w2 * of_difference,
+        branches={"guidance": 0.4, "difference": of_difference},
+        maps=patches,
+    )
+    place = score.score * (len(maps.COLOURS) - 1)
+    want = [np.interp(place, range(len(maps.COLOURS)), maps.COLOURS[:, c]) for c in range(3)]
+    np.testing.assert_allclose(maps.strip(score)[4, -4], want, atol=1)
