@@ -45,13 +45,13 @@ def _panels(score) -> Iterator[np.ndarray]:
 
 def _quality(score) -> np.ndarray:
     """Patch scores of the branches, added up as their scores are: (crops, h, w, 1)."""
-    first, *others = (
-        _enlarged(score.maps[f"score_{name}"], score.views.shape[2:4]) for name in score.branches
-    )
-    of_first, *of_others = score.branches.values()
-    # score = S1 + w2 S2; w2 is a setting, or was learned.
-    w2 = (score.score - of_first) / sum(of_others) if any(of_others) else 1.0
-    return first + w2 * sum(others)
+    difference = score.branches.get("difference", 0.0)
+    others = sum(score.branches.values()) - difference
+    # score = S1 + w2 S2, but nothing here says what w2 was set to or learned.
+    weights = {"difference": (score.score - others) / difference} if difference else {}
+    size = score.views.shape[2:4]
+    enlarged = {name: _enlarged(score.maps[f"score_{name}"], size) for name in score.branches}
+    return sum(weights.get(name, 1.0) * part for name, part in enlarged.items())
 
 
 def _assembled(parts_KHWC: np.ndarray, corners_K2: np.ndarray) -> np.ndarray:

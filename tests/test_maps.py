@@ -30,16 +30,16 @@ def test_what_no_crop_looked_at_is_white_in_every_panel():
 
 @pytest.mark.parametrize(("w2", "of_difference"), [(1.0, 0.3), (5.0, 0.1), (5.0, 0.0)])
 def test_the_map_adds_the_branches_as_the_score_does(w2, of_difference):
-    """A map of one value is of the colour of the score, whatever its branches' shares."""
-    patches = {"score_guidance": np.full((1, 2, 2), 0.4), "score_difference": np.zeros((1, 4, 4))}
-    patches["score_difference"] += of_difference
+    """Of two patches one has all of the difference: S1 + w2 S2 there, S1 in the other."""
+    patches = np.array([[[0.0, 2 * of_difference]]])
     score = SimpleNamespace(
         views=np.zeros((1, 2, 8, 8, 3)),
         corners=np.array([[0, 0]]),
-        score=0.4 + w2 * of_difference,
-        branches={"guidance": 0.4, "difference": of_difference},
-        maps=patches,
+        score=0.2 + w2 * of_difference,
+        branches={"difference": of_difference, "guidance": 0.2},
+        maps={"score_difference": patches, "score_guidance": np.full((1, 2, 2), 0.2)},
     )
-    place = score.score * (len(maps.COLOURS) - 1)
-    want = [np.interp(place, range(len(maps.COLOURS)), maps.COLOURS[:, c]) for c in range(3)]
-    np.testing.assert_allclose(maps.strip(score)[4, -4], want, atol=1)
+    for column, quality in ((-7, 0.2), (-2, 0.2 + 2 * w2 * of_difference)):
+        place = min(quality, 1) * (len(maps.COLOURS) - 1)
+        want = [np.interp(place, range(len(maps.COLOURS)), maps.COLOURS[:, c]) for c in range(3)]
+        np.testing.assert_allclose(maps.strip(score)[4, column], want, atol=1)
