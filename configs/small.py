@@ -15,7 +15,8 @@ before anything else, so that restoring them, too, is affordable.
 
 `starter` is `paper` with the restored view y_0 only, after `starter_guidance` and
 `starter_difference`: the packaged weights, see launch/starter.sh. `maniqa_crops` is `maniqa` on
-every pixel, in crops. These four need a GPU, or hours.
+every pixel, in crops. These four need a GPU, or an hour or two
+each on two cores.
 """
 
 from ml_collections import ConfigDict
