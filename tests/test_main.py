@@ -27,19 +27,19 @@ def get_config():
 """
 
 
+@pytest.fixture
+def settings(apart) -> dict:
+    """Of a process with one device that compiles as the tests do."""
+    env = {**apart, "XLA_FLAGS": "", "PYTHONWARNINGS": "", "PYTHONPATH": str(ROOT)}
+    return {"cwd": ROOT, "env": env, "text": True}
+
+
 def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "diffv2iqa_jax.main", *arguments]
+    return [sys.executable, "-m", "diffv2iqa_jax.main", "--jit_cache=", *arguments]
 
 
-def environment(tmp_path) -> dict:
-    """One device, the compilation cache of the tests, nothing in the user's folders."""
-    return {**os.environ, "XLA_FLAGS": "", "PYTHONWARNINGS": "", "PYTHONPATH": str(ROOT)}
-
-
-def call(tmp_path, *arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        command(*arguments), cwd=ROOT, env=environment(tmp_path), capture_output=True, text=True
-    )
+def call(settings: dict, *arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(*arguments), capture_output=True, **settings)
 
 
 def config(tmp_path, data) -> str:
@@ -57,11 +57,11 @@ def test_a_stage_that_is_named_runs_first_and_is_found_in_the_workdir():
 
 
 @pytest.mark.slow
-def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data):
+def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data, settings):
     path, work = config(tmp_path, data), tmp_path / "run"
     flags = ("--config", path, "--workdir", str(work))
     with open(tmp_path / "log", "w") as log:
-        child = subprocess.Popen(command(*flags), cwd=ROOT, env=environment(tmp_path), stderr=log)
+        child = subprocess.Popen(command(*flags), stderr=log, **settings)
     while not (work / "restore" / "checkpoints" / "2").exists():
         assert child.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.2)
@@ -69,11 +69,11 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data):
     assert child.wait(120) == main.EXIT_PREEMPTED
     assert "run the same command to go on" in (tmp_path / "log").read_text()
     assert not (work / "quality" / "results.json").exists()
-    done = call(tmp_path, *flags)
+    done = call(settings, *flags)
     assert done.returncode == 0, done.stderr
     assert (work / "report.html").exists()
     assert json.loads((work / "quality" / "results.json").read_text())["images"] == 16
-    again = call(tmp_path, *flags)
+    again = call(settings, *flags)
     assert again.returncode == 0 and again.stderr.count("is complete") == 2
 
 
@@ -87,17 +87,17 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data):
         (["--workdir", "W", "--config.stages.restore.task=paint"], "config.task 'paint'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, data, arguments, message):
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, data, settings, arguments, message):
     arguments = [a.replace("W", str(tmp_path / "run")) for a in arguments]
-    done = call(tmp_path, "--config", config(tmp_path, data), *arguments)
+    done = call(settings, "--config", config(tmp_path, data), *arguments)
     assert done.returncode == main.EXIT_CONFIG
     assert message in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, data):
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, data, settings):
     flags = ("--config", config(tmp_path, data), "--workdir", str(tmp_path / "run"), "--dry_run")
-    done = call(tmp_path, *flags)
+    done = call(settings, *flags)
     assert done.returncode == 0, done.stderr
     for word in ("parameters", "FLOPs", "memory", "MiB", "found", "4 steps x 8 images"):
         assert word in done.stdout

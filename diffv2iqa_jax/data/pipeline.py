@@ -163,23 +163,20 @@ def to_evaluate(
         return iter(())
     prepare = _prepare(source, pp, views, ids)
 
-    def one(id: tf.Tensor) -> dict[str, tf.Tensor]:
+    def one(id: tf.Tensor, real: tf.Tensor) -> dict[str, tf.Tensor]:
         ex = source.parse(_read_one(source.read, id))
-        return prepare(ex, preprocessing.seed_of(ex["content"]))
+        return prepare(ex, preprocessing.seed_of(ex["content"])) | {"mask": real}
 
-    def several(chosen: np.ndarray) -> tf.data.Dataset:
-        return _map(tf.data.Dataset.from_tensor_slices(chosen), one)
-
-    if "crop" in several(ids).element_spec:
-        # How many crops there are is known only once all pictures are decoded, so every
-        # process does that and keeps its own rows.
-        crops = several(ids).flat_map(_crops).batch(batch)
-        return _own_rows(_numpy(crops), batch, slice(part * rows, (part + 1) * rows))
     padded = np.append(ids, np.repeat(ids[-1:], -len(ids) % batch))
     own = np.arange(len(padded)) % batch // rows == part
-    mask = tf.data.Dataset.from_tensor_slices((np.arange(len(padded)) < len(ids))[own])
-    pairs = tf.data.Dataset.zip(several(padded[own]), mask)
-    examples = _map(pairs, lambda ex, real: ex | {"mask": tf.cast(real, tf.float32)})
+    real = (np.arange(len(padded)) < len(ids)).astype(np.float32)
+    several = lambda *chosen: _map(tf.data.Dataset.from_tensor_slices(chosen), one)
+    examples = several(padded[own], real[own])
+    if "crop" in examples.element_spec:
+        # How many crops there are is known only once all pictures are decoded, so every
+        # process does that and keeps its own rows.
+        crops = several(ids, real[: len(ids)]).flat_map(_crops).batch(batch)
+        return _own_rows(_numpy(crops), batch, slice(part * rows, (part + 1) * rows))
     return _numpy(examples.batch(rows, drop_remainder=True))
 
 
