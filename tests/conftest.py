@@ -31,6 +31,7 @@ EXCUSED = (
     "ignore:Error (reading|writing) persistent compilation",
     # Where one array of a checkpoint cannot be read, Orbax leaves its reads of the others behind.
     "ignore:.*<coroutine object _read:pytest.PytestUnraisableExceptionWarning",
+    "ignore:(?s).*Event loop is closed:pytest.PytestUnraisableExceptionWarning",
 )
 
 
