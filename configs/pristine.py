@@ -62,7 +62,7 @@ def photos(c: ConfigDict) -> ConfigDict:
     c.data.fractions = (0.8, 0.1, 0.1)  # by file
     c.data.batch = 64
     c.data.distort = dict(
-        types=(),  # names of data/distort.py; none: all
+        types=(),  # names of distortions/kadid.py; none: all
         clean=0.04,  # share of the images that stay as they are
         chains=0.25,  # share of the others that are distorted two to four times
         levels=(1, 5),

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from configs import diffv2iqa, maniqa, pristine
 from diffv2iqa_jax.config import override, pick
-from diffv2iqa_jax.data.distort import TASTE, TYPES
+from diffv2iqa_jax.distortions.kadid import TASTE, TYPES
 
 GUIDANCE = {
     "normalise": "imagenet",

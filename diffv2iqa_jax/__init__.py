@@ -2,7 +2,12 @@
 
 __version__ = "0.1.0"
 
-_SCORING = {"load": "scorer", "Scorer": "scorer", "Score": "scorer", "ImageError": "images"}
+_SCORING = {
+    "load": "scoring.scorer",
+    "Scorer": "scoring.scorer",
+    "Score": "scoring.scorer",
+    "ImageError": "pp.decode",
+}
 
 
 def __getattr__(name: str):

@@ -22,13 +22,15 @@ import numpy as np
 import optax
 from PIL import Image
 
-from diffv2iqa_jax import pixels, restorers, rng, tasks
-from diffv2iqa_jax.data import distort as distortions
-from diffv2iqa_jax.data import onhost, scenes
+from diffv2iqa_jax import pixels, rng
+from diffv2iqa_jax.data.sets import scenes
+from diffv2iqa_jax.distortions import host_reference
+from diffv2iqa_jax.distortions import kadid as distortions
 from diffv2iqa_jax.models import layers
 from diffv2iqa_jax.models.resnet import ResNet
 from diffv2iqa_jax.models.unet import UNet
 from diffv2iqa_jax.models.vit import ViT
+from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.types import Weights
 
 SMALL_NET = {"multipliers": (1, 2), "res_blocks": 1, "attn_res": (), "image_size": 16, "groups": 4}
@@ -93,7 +95,7 @@ def unet_forward(o, usual: int = 128) -> dict[str, Case]:
 
 
 def unet_train(o) -> dict[str, Case]:
-    task, tx, batch = tasks.restoration(restorer=_restorer(o)), optax.adam(1e-4), _batch(o, 128)
+    task, tx, batch = stages.restoration(restorer=_restorer(o)), optax.adam(1e-4), _batch(o, 128)
     batch |= {"reference": batch["image"], "draw": batch["content"], "mask": _shape(o.batch)}
     params = jax.eval_shape(task.init, jax.random.key(0), batch).params
 
@@ -149,7 +151,7 @@ def score(o) -> dict[str, Case]:
         guidance = {**SMALL_GUIDANCE, "vit": {**SMALL_VIT, "image_size": size}}
         branches = {"guidance": guidance, "difference": {"resnet": SMALL_RESNET, "width": 8}}
     model = {"branches": branches, "dtype": o.dtype}
-    task = tasks.quality(restorer=_restorer(o), model=model, loss="mse")
+    task = stages.quality(restorer=_restorer(o), model=model, loss="mse")
     batch, forward = _batch(o, 224), unet_forward(o, 224)["unet_forward"]
     weights = jax.eval_shape(task.init, jax.random.key(0), batch)
     fn = lambda *args: task.predict(*args)["score"]  # compiled, the rest is not computed
@@ -161,12 +163,13 @@ def score(o) -> dict[str, Case]:
 def data(o) -> dict:
     """Ten training batches of the built-in data set, decoded and cropped."""
     try:
-        from diffv2iqa_jax.data import builder, pipeline
+        from diffv2iqa_jax.data import pipeline
+        from diffv2iqa_jax.data.sets import registry
     except ModuleNotFoundError as error:
         return {"skipped": f"{error.name} is not installed"}
     name, size = "builtin/tiny" if o.small else "builtin/small", _size(o, 48)
     with tempfile.TemporaryDirectory() as folder:
-        builder.prepare(name, folder)
+        registry.prepare(name, folder)
         source = pipeline.load(name, folder)
         own = {"pp": f"crop({size})", "batch": o.batch, "seed": 0, "start": 0}
         batches = pipeline.to_train(source, source.table["id"], **own)
@@ -179,7 +182,8 @@ def reading(o) -> dict:
     try:
         from PIL import Image
 
-        from diffv2iqa_jax.data import own, pipeline, scenes, sets
+        from diffv2iqa_jax.data import pipeline
+        from diffv2iqa_jax.data.sets import own, scenes, store
     except ModuleNotFoundError as error:
         return {"skipped": f"{error.name} is not installed"}
     size, count = (64, 16) if o.small else (512, 256)
@@ -192,7 +196,7 @@ def reading(o) -> dict:
             pictures[i % 8].save(raw / f"{i}.jpg", quality=90 - i % 5)
         rows, spec = own.pool(raw)
         start = time.perf_counter()
-        sets.build("pool/bench", folder, spec, rows)
+        store.build("pool/bench", folder, spec, rows)
         prepared = count / (time.perf_counter() - start)
         source = pipeline.load("pool/bench", folder)
         given = {"pp": f"crop({crop})|flip(0.5)", "batch": batch, "seed": 0, "start": 0}
@@ -214,7 +218,7 @@ def distort(o) -> dict:
     compiled = device.lower(rng.stream(0, "bench"), x).compile()
     names = [distortions.TYPES[t] for t in type]
     todo = list(zip(image, names, level.tolist(), strict=True))
-    host = lambda i: [onhost.distort(*one, seed=i + 2) for one in todo]
+    host = lambda i: [host_reference.distort(*one, seed=i + 2) for one in todo]
     other = _times(host, max(5, o.repeat // 4))
     row = _times(lambda i: compiled(rng.stream(i + 2, "bench"), x), o.repeat)
     row |= {"temp_mib": compiled.memory_analysis().temp_size_in_bytes / 2**20}

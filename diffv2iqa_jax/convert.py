@@ -13,8 +13,7 @@ import zipfile
 
 import numpy as np
 
-from diffv2iqa_jax import published
-from diffv2iqa_jax.training import pretrained
+from diffv2iqa_jax.weights import files, published
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -23,7 +22,7 @@ def read(path: str) -> dict[str, np.ndarray]:
     Raises:
       ValueError: the file is missing, damaged, of another type or holds other things.
     """
-    readers = {".safetensors": pretrained.read_safetensors, ".npz": _npz}
+    readers = {".safetensors": files.read_safetensors, ".npz": _npz}
     readers |= dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), _torch)
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in readers:
@@ -78,7 +77,7 @@ def convert(kind: str, source: str, dest: str, *, stages: int | None = None, **g
     Raises:
       ValueError: nothing is written then.
     """
-    pretrained.card_of(dest)
+    files.card_of(dest)
     tensors, left = read(source), []
     if stages is not None:
         if kind != "resnet50" or not 1 <= stages <= 4:
@@ -89,7 +88,7 @@ def convert(kind: str, source: str, dest: str, *, stages: int | None = None, **g
     with open(source, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     card["source"] = {"file": pathlib.Path(source).name, "sha256": digest}
-    pretrained.save(dest, weights, card)
+    files.save(dest, weights, card)
     return report + left
 
 

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 
-from diffv2iqa_jax import crops, pixels
-from diffv2iqa_jax import judge as judges
-from diffv2iqa_jax.judge import Judge, WeightsError
-from diffv2iqa_jax.training import pretrained
+from diffv2iqa_jax import pixels
+from diffv2iqa_jax.pp import ops_numpy
+from diffv2iqa_jax.scoring import predictor as judges
+from diffv2iqa_jax.scoring.predictor import Judge, WeightsError
+from diffv2iqa_jax.weights import files
 
 PLATFORMS = ("cpu", "cuda")
 PROGRAM, WEIGHTS, CARD, LOADER = "program.jax", "weights.safetensors", "card.json", "load.py"
@@ -63,8 +64,8 @@ def program(judge: Judge, size: int, cut: str = "") -> jax.export.Exported:
       cut: pipeline by which the program cuts its images, after restoring them if the judge
         restores whole ones; their scores are the means over the crops.
     """
-    flat = {name: np.asarray(x) for name, x in pretrained.flatten(judge.weights).items()}
-    found = crops.parse(cut)(np.zeros((size, size, 3), np.uint8), 0)
+    flat = {name: np.asarray(x) for name, x in files.flatten(judge.weights).items()}
+    found = ops_numpy.parse(cut)(np.zeros((size, size, 3), np.uint8), 0)
     side, corners = len(found[0].image_HWC), [crop.corner for crop in found]
 
     def cut_all(x):
@@ -72,7 +73,7 @@ def program(judge: Judge, size: int, cut: str = "") -> jax.export.Exported:
         return jnp.concatenate([part(*corner) for corner in corners])
 
     def score(tensors, image, content):
-        weights, batch = pretrained.unflatten(tensors), {"image": image, "content": content}
+        weights, batch = files.unflatten(tensors), {"image": image, "content": content}
         if cut and judge.whole:
             restored = judge.views(weights, batch).image_BVHWC[:, 1:]
             batch["views"] = pixels.store(restored, judge.stored)
@@ -90,7 +91,7 @@ def program(judge: Judge, size: int, cut: str = "") -> jax.export.Exported:
 
 def _plan(judge: Judge, by_crops: bool) -> tuple[int, str, str]:
     """Side of what the program sees, its `cut`, and how load.py comes by it."""
-    first, rest = crops.head(judge.pp)
+    first, rest = ops_numpy.head(judge.pp)
     found = re.fullmatch(OPS, rest)
     if not found or found[1] not in STARTS:
         known = ", ".join(f"{name}(n)" for name in STARTS)
@@ -130,7 +131,7 @@ def write(judge: Judge, dest: str, *, by_crops: bool = False) -> None:
     unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     unfinished.mkdir(parents=True)
     (unfinished / PROGRAM).write_bytes(data)
-    tensors = {k: np.ascontiguousarray(x) for k, x in pretrained.flatten(judge.weights).items()}
+    tensors = {k: np.ascontiguousarray(x) for k, x in files.flatten(judge.weights).items()}
     safetensors.numpy.save_file(tensors, unfinished / WEIGHTS)
     (unfinished / LOADER).write_text(text)
     (unfinished / CARD).write_text(json.dumps(facts, indent=1, allow_nan=False))

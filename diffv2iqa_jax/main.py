@@ -19,7 +19,8 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import plan, report, starts, train
+from diffv2iqa_jax import report
+from diffv2iqa_jax.training import initialize, loop, setup
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
@@ -60,11 +61,11 @@ def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
 def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
     for stage, folder in stages(config, workdir):
-        plan.check(stage)
-        plan.check_devices(stage, jax.device_count())
+        setup.check(stage)
+        setup.check_devices(stage, jax.device_count())
         print(folder)
-        found = plan.data_found(stage["data"])
-        for line in plan.describe(_stage1(stage, config), jax.device_count(), found):
+        found = setup.data_found(stage["data"])
+        for line in setup.describe(_stage1(stage, config), jax.device_count(), found):
             print(f"  {line}")
 
 
@@ -74,7 +75,7 @@ def _stage1(stage: dict, config: dict) -> dict:
     if run is None:
         return stage
     if os.path.isdir(os.path.join(run, "checkpoints")) or "stages" not in config:
-        return starts.resolve(stage)[0]
+        return initialize.resolve(stage)[0]
     settings = config["stages"][os.path.basename(run)]["restorer"]
     return {**stage, "restorer": settings}
 
@@ -128,12 +129,12 @@ def run(argv: list[str]) -> int:
     stop = stopper()
     several = "stages" in config
     for stage, _ in stages(config, workdir):
-        plan.check(stage)
+        setup.check(stage)
     if several:
         configs.claim(workdir, config)
     for stage, folder in stages(config, workdir):
         if _ON.value is None or stage["task"] == "quality":
-            train.run(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
+            loop.run(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
     if several and _MODE.value != "views" and jax.process_index() == 0:
         LOG.info("report: %s", report.write(workdir))
     return 0
@@ -145,7 +146,7 @@ def main(argv: list[str]) -> int:
     except configs.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIG
-    except train.Preempted as error:
+    except loop.Preempted as error:
         print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
         return EXIT_PREEMPTED
     except FloatingPointError as error:

@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from diffv2iqa_jax import ablation, charts, comparison, pages, restored, tables
-from diffv2iqa_jax.markup import known, number
-from diffv2iqa_jax.pages import TASKS, Run
+from diffv2iqa_jax.reporting import ablation, benchmark, benchmark_page, charts, page, restoration
+from diffv2iqa_jax.reporting.html import known, number
+from diffv2iqa_jax.reporting.page import TASKS, Run
 
 TEXTS = ("id", "name", "group", "type", "level")  # columns of predictions.csv that stay text
 NEEDED = {"quality": ("mos", "score"), "restoration": ("psnr_image", "psnr_restored")}
@@ -47,7 +47,7 @@ def write(run: str, out: str | None = None) -> str:
       ValueError: the folder is missing, is no run, or holds a damaged file; what, why and
         the next step in one line.
     """
-    text = pages.page(Path(run).resolve().name, read(run))
+    text = page.page(Path(run).resolve().name, read(run))
     path = Path(out) if out else Path(run) / "report.html"
     return _replace(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
 
@@ -126,9 +126,9 @@ def write_tables(folders: list[str], out: str) -> list[str]:
     if twice:
         raise ValueError(f"{twice[0]!r} names two methods; write NAME=FOLDER to tell them apart")
     texts = {
-        "tables.md": tables.markdown(tables.all_tables(entries)),
-        "tables.csv": tables.as_csv(entries),
-        "tables.html": comparison.page(" and ".join(named), entries),
+        "tables.md": benchmark.markdown(benchmark.all_tables(entries)),
+        "tables.csv": benchmark.as_csv(entries),
+        "tables.html": benchmark_page.page(" and ".join(named), entries),
     }
     Path(out).mkdir(parents=True, exist_ok=True)
     write_one = lambda text: lambda part: Path(part).write_text(text, encoding="utf-8")
@@ -142,7 +142,7 @@ def _named(folder: str) -> tuple[str, Path]:
     return Path(folder).resolve().name, Path(folder)
 
 
-def _entries(folder: str) -> list[tables.Entry]:
+def _entries(folder: str) -> list[benchmark.Entry]:
     """All evaluations below a folder: of runs on their own test part, and in their eval/."""
     method, root = _named(folder)
     found = []
@@ -152,7 +152,7 @@ def _entries(folder: str) -> list[tables.Entry]:
         run = _run(path.parent, examples=False)
         if run.task == "quality" and run.results["scores"]:
             config = _json(home / "config.json")
-            found.append(tables.entry(method, run._replace(config=config), own=not elsewhere))
+            found.append(benchmark.entry(method, run._replace(config=config), own=not elsewhere))
     if not found:
         raise ValueError(f"{root}: no evaluated quality run in it or below; train one first")
     return found
@@ -175,7 +175,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.ablation:
             print(ablation.table([judged(run) for run in args.run]))
         elif args.restored:
-            print(restored.table([read(run)[0]._replace(name=run) for run in args.run]))
+            print(restoration.table([read(run)[0]._replace(name=run) for run in args.run]))
         elif args.tables or len(args.run) > 1:
             out = args.output or str(_named(args.run[0])[1] / "tables")
             print("\n".join(write_tables(args.run, out)))
@@ -337,7 +337,7 @@ def _figure_strips(runs: list[Run]) -> tuple[list, list[str]]:
     columns = columns[: len(columns) - ("reference" not in examples)]
     chosen = [rows[i] for i in spread]
     names = [str(examples["why"][i]).removeprefix("type ") for i in chosen]
-    images = [pages.strip(examples, i)[: len(columns)] for i in chosen]
+    images = [page.strip(examples, i)[: len(columns)] for i in chosen]
     return list(zip(names, images, strict=True)), columns
 
 
@@ -347,7 +347,7 @@ def _figure_chart(runs: list[Run]) -> Callable | None:
             table, found = run.predictions, ((run.results or {}).get("scores") or {}).get("score")
             srcc = number((found or {}).get("srcc"))
             title = f"SRCC {srcc} on {len(table['id'])} images"
-            colours, fit = pages.colours_of(run), pages.fit_of(run, "score")
+            colours, fit = page.colours_of(run), page.fit_of(run, "score")
             return charts.scatter_on(
                 table["score"], table["mos"], table["type"].tolist(), colours, fit, title
             )

@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
-from diffv2iqa_jax import inputs, table
-from diffv2iqa_jax.inputs import UsageError
+from diffv2iqa_jax.scoring import inputs
+from diffv2iqa_jax.scoring import output as table
+from diffv2iqa_jax.scoring.inputs import UsageError
 
 OK, INTERNAL, USAGE, SOME_FAILED, NOTHING, NO_WEIGHTS, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 OPTIONS = {
@@ -151,12 +152,13 @@ def run(o: argparse.Namespace) -> int:
 
 def load(o: argparse.Namespace):
     """The scorer that the options ask for."""
-    from diffv2iqa_jax import images, scorer  # JAX takes a second; --help does not wait for it
+    from diffv2iqa_jax.pp import decode
+    from diffv2iqa_jax.scoring import scorer  # JAX takes a second; --help does not wait for it
 
     warnings.filterwarnings("ignore", module="PIL")  # a row says what became of a picture
     try:
         chosen = {} if o.max_pixels is None else {"max_pixels": o.max_pixels}
-        reading = images.Reading(
+        reading = decode.Reading(
             icc=o.icc, strict=o.strict, allow_truncated=o.allow_truncated, **chosen
         )
         settings = {key: getattr(o, key) for key in ("pp", "crops", "batch", "workers")}
@@ -183,7 +185,7 @@ def _scored(score, todo: Iterator[str], o: argparse.Namespace, kept: int) -> Ite
     """The Score of each path, by chunks: see `table`."""
     number = kept
     if o.maps:
-        from diffv2iqa_jax import maps
+        from diffv2iqa_jax.scoring import maps
 
         os.makedirs(o.maps, exist_ok=True)
     while chunk := list(itertools.islice(todo, table.CHUNK)):

@@ -23,7 +23,7 @@ branches+=(--config.pretrained.difference="$out/difference")
 rated image_alone "${branches[@]}"
 rated paper "${branches[@]}" --config.restorer.run="$out/restorer" \
   --config.restorer.folder="$out/views"
-[ -f "$out/ridge/run/results.json" ] || python -m diffv2iqa_jax.ridge "$out/ridge/run" --name biq2021 \
+[ -f "$out/ridge/run/results.json" ] || python -m diffv2iqa_jax.tools.ridge "$out/ridge/run" --name biq2021 \
   --vit "$out/vit.safetensors" --resnet "$out/resnet.safetensors"
 python -m diffv2iqa_jax.report RIDGE="$out/ridge" MANIQA="$out/maniqa" \
   ALONE="$out/image_alone" PAPER="$out/paper"

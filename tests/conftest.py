@@ -63,35 +63,36 @@ def once(factory, name: str, make):
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
     """The tiny built-in data set, built."""
-    from diffv2iqa_jax.data import builder
+    from diffv2iqa_jax.data.sets import registry
 
-    return once(tmp_path_factory, "built", lambda path: builder.prepare("builtin/tiny", str(path)))
+    return once(tmp_path_factory, "built", lambda path: registry.prepare("builtin/tiny", str(path)))
 
 
 @pytest.fixture(scope="session")
 def restored(data, tmp_path_factory):
     """A finished stage-1 run."""
-    from diffv2iqa_jax import train
+    from diffv2iqa_jax.training import loop
     from tests import runs
 
-    make = lambda path: train.run(runs.stage1(data), str(path))
+    make = lambda path: loop.run(runs.stage1(data), str(path))
     return once(tmp_path_factory, "stage1", make)
 
 
 @pytest.fixture(scope="session")
 def judged(data, restored, tmp_path_factory):
     """A finished stage-2 run on it."""
-    from diffv2iqa_jax import train
+    from diffv2iqa_jax.training import loop
     from tests import runs
 
-    make = lambda path: train.run(runs.stage2(data, restored), str(path))
+    make = lambda path: loop.run(runs.stage2(data, restored), str(path))
     return once(tmp_path_factory, "stage2", make)
 
 
 @pytest.fixture(scope="session")
 def by_crops(data, restored, judged, tmp_path_factory):
     """That run as if its restorer had seen each crop by itself, and evaluated so."""
-    from diffv2iqa_jax import config, train
+    from diffv2iqa_jax import config
+    from diffv2iqa_jax.training import loop
     from tests import runs
 
     def make(work):
@@ -103,7 +104,7 @@ def by_crops(data, restored, judged, tmp_path_factory):
             assert meta["config"]["restorer_from"]["cached"] is True
             meta["config"]["restorer_from"]["cached"] = False
             path.write_text(json.dumps(meta))
-        train.run(changed, str(work), mode="evaluate")
+        loop.run(changed, str(work), mode="evaluate")
 
     return once(tmp_path_factory, "crops", make)
 
@@ -111,7 +112,7 @@ def by_crops(data, restored, judged, tmp_path_factory):
 @pytest.fixture(scope="session")
 def loaded_by_crops(by_crops):
     """A scorer of that run."""
-    from diffv2iqa_jax import scorer
+    from diffv2iqa_jax.scoring import scorer
 
     return scorer.load(by_crops, jit_cache=None)
 
@@ -119,10 +120,10 @@ def loaded_by_crops(by_crops):
 @pytest.fixture(scope="session")
 def packed(by_crops, tmp_path_factory):
     """That run's weights in one file, which a process of its own loads fastest."""
-    from diffv2iqa_jax import judge
+    from diffv2iqa_jax.scoring import predictor
 
     path = tmp_path_factory.mktemp("packed") / "tiny.safetensors"
-    judge.pack(judge.load(str(by_crops)), str(path))
+    predictor.pack(predictor.load(str(by_crops)), str(path))
     return path
 
 

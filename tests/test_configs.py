@@ -6,9 +6,9 @@ import pytest
 
 from configs import diffv2iqa, maniqa, pristine, quickstart, restore, small, sr3, vcrnet
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import plan, restorers, tasks
 from diffv2iqa_jax.config import ConfigError, override
-from diffv2iqa_jax.training import sharding, steps
+from diffv2iqa_jax.tasks import restorers, stages
+from diffv2iqa_jax.training import setup, sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
 
@@ -98,7 +98,7 @@ DISTINCT = (
 
 @pytest.mark.parametrize(("name", "row"), ALL, ids=lambda x: x)
 def test_a_row_is_complete_and_its_step_keeps_the_state_as_it_is(name, row):
-    plan.check(configs.plain(TABLES[name][0].get_config(row)))
+    setup.check(configs.plain(TABLES[name][0].get_config(row)))
     step, state, batch = made(name, row)
     after, metrics = jax.eval_shape(step, state, batch)
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
@@ -126,14 +126,14 @@ def made(name: str, row: str) -> tuple:
     if config["task"] == "quality":  # stored views: which ones makes no other program
         views = restorers.count(**config["restorer"])
         config["restorer"] = tiny.restorer(net={"multipliers": (1,)}) if views > 1 else NONE
-    keys = ("task", *tasks.SETTINGS[config["task"]], "optim")
+    keys = ("task", *stages.SETTINGS[config["task"]], "optim")
     config = {k: config[k] for k in keys} | {"data": {"name": "given"}}
     config["optim"] |= {"steps": 2, "warmup": 0, "schedule": "constant", "period": 0}
     size = 64 if "vcrnet" in config.get("model", {}).get("branches", {}) else 16
     views = restorers.count(**config["restorer"]) - 1 if config["task"] == "quality" else 0
     batch = tiny.batch(count=2, size=size, views=views)
-    task, where = plan.make_task(config), sharding.make("jit", devices=jax.devices()[:1])
-    tx, rate = plan.optimiser(config)
+    task, where = setup.make_task(config), sharding.make("jit", devices=jax.devices()[:1])
+    tx, rate = setup.optimiser(config)
     weights = tiny.random(jax.eval_shape(task.init, jax.random.key(0), batch))
     state = TrainState.create(weights, tx, config["optim"]["frozen"])
     gradients = where.gradients(steps.make_gradients(task, seed=0))
@@ -148,7 +148,7 @@ def test_no_two_rows_are_the_same_experiment():
 
 def test_the_quickstart_is_complete():
     for stage in quickstart.get_config().stages.values():
-        plan.check(configs.plain(stage))
+        setup.check(configs.plain(stage))
 
 
 def test_a_row_that_is_not_there_is_an_error_that_names_the_nearest():

@@ -56,7 +56,7 @@ def test_a_preset_learns_on_all_of_one_and_tests_on_all_of_others(preset, capsys
 
 
 def test_presets_name_sets_there_are():
-    from diffv2iqa_jax.data.catalog import SETS
+    from diffv2iqa_jax.data.sets.catalog import SETS
 
     for preset in launch.PRESETS.values():
         for name, others in preset.items():

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy import io as matlab
 
-from diffv2iqa_jax.data.readers import CSIQ_TYPES, LIVE_TYPES
+from diffv2iqa_jax.data.sets.readers import CSIQ_TYPES, LIVE_TYPES
 
 SHEET = "xmlns='http://schemas.openxmlformats.org/spreadsheetml/2006/main'"
 

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from diffv2iqa_jax import crops
-from diffv2iqa_jax.data import builder, sets
-from diffv2iqa_jax.data import pp as preprocessing
+from diffv2iqa_jax.data.sets import registry, store
+from diffv2iqa_jax.pp import ops_numpy
+from diffv2iqa_jax.pp import ops_tf as preprocessing
 
 Batches = Iterator[dict[str, np.ndarray]]
 StoredViews = tuple[str, str, int]  # folder, dtype, views of each image
@@ -55,19 +55,19 @@ def load(name: str, folder: str) -> Source:
       ValueError: unknown name, or the records' ids are not 0, 1, .., n - 1.
       FileNotFoundError: it was not built in that folder.
     """
-    made = builder.opened(name, folder)
+    made = registry.opened(name, folder)
     features = made.info.features
     skip = {key: tfds.decode.SkipDecoding() for key in ENCODED if key in features}
 
     def parse(record: tf.Tensor) -> dict[str, tf.Tensor]:
         return features.deserialize_example(record, decoders=skip)
 
-    table, read = _open_split(made, builder.SPLIT, parse)
+    table, read = _open_split(made, registry.SPLIT, parse)
     if not np.array_equal(table["id"], np.arange(len(table["id"]))):
         raise ValueError(f"data set {name!r} in {folder}: ids are not 0, 1, .., n - 1")
     parse_all = parse
     if "reference_id" in features:  # each original is stored once
-        _, read_reference = _open_split(made, sets.REFERENCES, parse)
+        _, read_reference = _open_split(made, store.REFERENCES, parse)
 
         def parse_all(record: tf.Tensor) -> dict[str, tf.Tensor]:
             ex = parse(record)
@@ -198,7 +198,7 @@ def whole(
     own = np.sort(np.asarray(ids, np.int64))[part :: process[1]]
     if not len(own):
         return iter(())
-    prepare = _prepare(source, crops.head(pp)[0], None, own)
+    prepare = _prepare(source, ops_numpy.head(pp)[0], None, own)
 
     def one(id: tf.Tensor) -> dict[str, tf.Tensor]:
         return prepare(source.parse(_read_one(source.read, id)), tf.zeros(2, tf.int32))
@@ -282,7 +282,7 @@ def _fetch(source: Source, ids: np.ndarray, cache: bool) -> Callable:
 
 def _prepare(source: Source, pp: str, views: StoredViews | None, ids: np.ndarray) -> Callable:
     """The function (encoded example, seed) -> example as it stands in a batch."""
-    first, run = (preprocessing.parse(part) for part in crops.head(pp))
+    first, run = (preprocessing.parse(part) for part in ops_numpy.head(pp))
     if views is not None:
         _check_views(views, ids, source.table["name"])
 

@@ -19,9 +19,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from diffv2iqa_jax.data import archives, catalog, own, readers
-from diffv2iqa_jax.data.catalog import SETS, LayoutError, NothingError, Row, Set
-from diffv2iqa_jax.data.layout import Layout
+from diffv2iqa_jax.data.sets import archives, catalog, own, readers
+from diffv2iqa_jax.data.sets.catalog import SETS, LayoutError, NothingError, Row, Set
+from diffv2iqa_jax.data.sets.layout import Layout
 
 OWN = ("csv", "pool")
 OF_A_NAME = string.ascii_letters + string.digits + "-_"
@@ -121,9 +121,11 @@ def mine(o: argparse.Namespace) -> dict:
 
 
 def _build(name: str, folder: str, spec: Set, rows: list[Row], **facts) -> dict:
-    from diffv2iqa_jax.data import sets  # after all checks: TensorFlow takes seconds to import
+    from diffv2iqa_jax.data.sets import (
+        store,  # after all checks: TensorFlow takes seconds to import
+    )
 
-    return sets.build(name, folder, spec, rows, **facts)
+    return store.build(name, folder, spec, rows, **facts)
 
 
 def parser() -> argparse.ArgumentParser:

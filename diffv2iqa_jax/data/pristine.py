@@ -15,11 +15,12 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from diffv2iqa_jax import pixels, rating, rng
+from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.data import pipeline, splits
-from diffv2iqa_jax.data import pp as preprocessing
-from diffv2iqa_jax.data.distort import LEVELS, TYPES, distort
 from diffv2iqa_jax.data.shelf import Shelf
+from diffv2iqa_jax.distortions.kadid import LEVELS, TYPES, distort
+from diffv2iqa_jax.evaluation import haarpsi
+from diffv2iqa_jax.pp import ops_tf as preprocessing
 
 LOG = logging.getLogger(__name__)
 NAME = "pristine"
@@ -162,7 +163,7 @@ def _fixed(reference, content_B, type_B, level_B, *, group: int, subsample: bool
     key_B = rng.per_image(rng.stream(0, NAME), content_B)
     made = distort(key_B, pixels.to_float(reference), type_B, level_B, group=group)
     image = pixels.to_uint8(made)
-    return image, rating.haarpsi(reference, image, subsample=subsample)
+    return image, haarpsi.haarpsi(reference, image, subsample=subsample)
 
 
 def to_train(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from diffv2iqa_jax.data import photos
+from diffv2iqa_jax.pp import photos
 
 LOG = logging.getLogger(__name__)
 DAMAGED_MOST = 0.001  # of all photos; more is a fault of the collection

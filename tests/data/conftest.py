@@ -1,12 +1,13 @@
 import pytest
 
-from diffv2iqa_jax.data import builder, pipeline
+from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax.data.sets import registry
 
 
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("data"))
-    builder.prepare("builtin/tiny", folder)
+    registry.prepare("builtin/tiny", folder)
     return folder
 
 

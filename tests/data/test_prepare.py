@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax.data import builder, catalog, pipeline, prepare, sets
-from diffv2iqa_jax.data.catalog import Row, Set
+from diffv2iqa_jax.data import pipeline, prepare
+from diffv2iqa_jax.data.sets import catalog, registry, store
+from diffv2iqa_jax.data.sets.catalog import Row, Set
 from tests import twins
 
 
@@ -250,9 +251,9 @@ ANY = Set("any", 1, 0, 0, 1, True, "")
 def stored(path, image, **settings):
     """(pixels as the pipeline has them, whether the bytes are the file's own)."""
     image.save(path, **settings)
-    data, content = sets.encoded(path, ANY, True)
+    data, content = store.encoded(path, ANY, True)
     pixels = np.asarray(pipeline._decoded(data))
-    assert content == sets.content(pixels)
+    assert content == store.content(pixels)
     return pixels, data == path.read_bytes()
 
 
@@ -302,10 +303,10 @@ def test_transparency_is_white_and_16_bits_keep_their_brightness(tmp_path):
 def test_own_photos_are_turned_upright_and_published_ones_are_not(tmp_path):
     image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3))
     exif = Image.Exif()
-    exif[sets.ORIENTATION] = 6
+    exif[store.ORIENTATION] = 6
     image.save(tmp_path / "a.png", exif=exif)
     own, published = (
-        sets.encoded(tmp_path / "a.png", ANY, upright)[0] for upright in (True, False)
+        store.encoded(tmp_path / "a.png", ANY, upright)[0] for upright in (True, False)
     )
     assert np.asarray(pipeline._decoded(own)).shape == (4, 3, 3)
     assert published == (tmp_path / "a.png").read_bytes()
@@ -314,32 +315,32 @@ def test_own_photos_are_turned_upright_and_published_ones_are_not(tmp_path):
 def test_size_is_promised_by_a_name(tmp_path):
     twins.picture(tmp_path / "a.png", size=(40, 30))
     with pytest.raises(catalog.LayoutError, match=r"is \(40, 30\), not \(1024, 768\) pixels"):
-        sets.encoded(tmp_path / "a.png", ANY._replace(size=(1024, 768)), False)
-    data, _ = sets.encoded(tmp_path / "a.png", ANY._replace(short_side=15), False)
+        store.encoded(tmp_path / "a.png", ANY._replace(size=(1024, 768)), False)
+    data, _ = store.encoded(tmp_path / "a.png", ANY._replace(short_side=15), False)
     assert np.asarray(pipeline._decoded(data)).shape == (15, 20, 3)
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
     twins.picture(tmp_path / "a.png", size=(40, 30))
-    monkeypatch.setattr(sets, "MOST_PIXELS", 1000)
+    monkeypatch.setattr(store, "MOST_PIXELS", 1000)
     with pytest.raises(catalog.LayoutError, match="40 x 30 pixels are too many"):
-        sets.encoded(tmp_path / "a.png", ANY, False)
+        store.encoded(tmp_path / "a.png", ANY, False)
 
 
 def test_a_build_that_breaks_leaves_nothing_that_looks_built(tmp_path):
     twins.picture(tmp_path / "a.png")
     rows = [Row(n, tmp_path / n, None, 0.5, n) for n in ("a.png", "b.png")]  # there is no b
     with pytest.raises(catalog.LayoutError, match="b.png"):
-        sets.build("csv/x", str(tmp_path / "data"), ANY, rows)
-    assert not builder.found("csv/x", str(tmp_path / "data"))
-    sets.build("csv/x", str(tmp_path / "data"), ANY, rows[:1])
-    assert builder.found("csv/x", str(tmp_path / "data"))
+        store.build("csv/x", str(tmp_path / "data"), ANY, rows)
+    assert not registry.found("csv/x", str(tmp_path / "data"))
+    store.build("csv/x", str(tmp_path / "data"), ANY, rows[:1])
+    assert registry.found("csv/x", str(tmp_path / "data"))
 
 
 def test_a_set_that_is_not_prepared_is_refused_with_the_command(tmp_path):
     for name, how in (("tid2013", "prepare tid2013"), ("csv/a", "prepare csv --name a")):
         with pytest.raises(ValueError, match=f"{how} --source"):
-            builder.check(name, str(tmp_path))
+            registry.check(name, str(tmp_path))
     with pytest.raises(ValueError, match="known are .*'tid2013'.*'csv/NAME'"):
-        builder.check("tid2031", str(tmp_path))
-    builder.check("builtin/tiny", str(tmp_path))  # is made on the spot
+        registry.check("tid2031", str(tmp_path))
+    registry.check("builtin/tiny", str(tmp_path))  # is made on the spot

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax import fullref
-from diffv2iqa_jax.data import pristine, scenes
-from diffv2iqa_jax.data.distort import TYPES
+from diffv2iqa_jax.data import pristine
+from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.data.shelf import Shelf, TooManyDamaged
+from diffv2iqa_jax.distortions.kadid import TYPES
+from diffv2iqa_jax.evaluation import full_reference
 
 SETTINGS = {
     "name": "pristine",
@@ -93,7 +94,9 @@ def test_held_out_images_are_always_the_same_and_labelled_by_haarpsi(folder):
     assert row["id"].tolist() == data.test_ids.tolist()
     for image, reference, mos in zip(row["image"], row["reference"], row["mos"], strict=True):
         assert image.dtype == np.uint8 and not np.array_equal(image, reference)
-        assert mos == pytest.approx(fullref.haarpsi(reference, image, subsample=False), abs=1e-4)
+        assert mos == pytest.approx(
+            full_reference.haarpsi(reference, image, subsample=False), abs=1e-4
+        )
     alone = first(opened(folder).test(data.test_ids[3:4]), 1)[0]
     np.testing.assert_array_equal(alone["image"][0], row["image"][3])
     shares = [opened(folder, process=(i, 2), batch=16).test(data.test_ids) for i in range(2)]

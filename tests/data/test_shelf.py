@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax.data import photos, scenes
+from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.data.shelf import Shelf, TooManyDamaged
+from diffv2iqa_jax.pp import photos
 
 PICTURE = scenes.scene(0, 32)
 

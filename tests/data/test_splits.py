@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.data import labels, splits
+from diffv2iqa_jax.data import splits
+from diffv2iqa_jax.data.sets import labels
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data" / "labels"
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from diffv2iqa_jax.models.guidance import Guidance
-from diffv2iqa_jax.models.iqa import QualityModel
+from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.models.resnet import ResNet
 from diffv2iqa_jax.models.unet import UNet
 from diffv2iqa_jax.models.vit import ViT

@@ -5,9 +5,8 @@ from functools import partial
 import jax
 import numpy as np
 
-from diffv2iqa_jax import published
-from diffv2iqa_jax.training import pretrained
 from diffv2iqa_jax.types import Weights
+from diffv2iqa_jax.weights import files, published
 
 
 def variables(weights: Weights) -> dict:
@@ -60,10 +59,10 @@ def weights_of_part(kind: str, golden, prefix: str, at: str, net, *inputs, **set
     shapes = jax.eval_shape(partial(net.init, **settings), jax.random.key(0), *inputs)
     alone = Weights(shapes["params"], shapes.get("batch_stats", {}))
     inside = lambda name: name.replace("/", f"/{at}/", 1)
-    like = pretrained.unflatten({inside(k): x for k, x in pretrained.flatten(alone).items()})
-    whole = pretrained.fit(kind, pretrained.rename(kind, golden.tensors(prefix)), like)
-    outside = {k.replace(f"/{at}/", "/", 1): x for k, x in pretrained.flatten(whole).items()}
-    return pretrained.unflatten(outside)
+    like = files.unflatten({inside(k): x for k, x in files.flatten(alone).items()})
+    whole = files.fit(kind, files.rename(kind, golden.tensors(prefix)), like)
+    outside = {k.replace(f"/{at}/", "/", 1): x for k, x in files.flatten(whole).items()}
+    return files.unflatten(outside)
 
 
 def each(golden, taps: dict, names: dict[str, str], use: float, layout=np.asarray) -> None:

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffv2iqa_jax import published
 from diffv2iqa_jax.types import Views
+from diffv2iqa_jax.weights import published
 from tests.parity import nets
 from tests.parity.golden import Golden, within
 

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffv2iqa_jax import losses, pixels, published
+from diffv2iqa_jax import pixels
 from diffv2iqa_jax.diffusion import sampling
 from diffv2iqa_jax.diffusion import schedule as schedules
+from diffv2iqa_jax.tasks import losses
+from diffv2iqa_jax.weights import published
 from tests.parity.golden import Golden, close, near, to_nchw, to_nhwc
 
 RANGES = {"cfg": (1e-6, 1e-2), "def": (1e-4, 2e-2)}

@@ -2,10 +2,10 @@ import flax.linen as nn
 import numpy as np
 import pytest
 
-from diffv2iqa_jax import published
 from diffv2iqa_jax.models.layers import TransposedAttention
 from diffv2iqa_jax.models.swin import ScaleSwin, SwinBlock, relative_index, shift_mask
 from diffv2iqa_jax.types import Views
+from diffv2iqa_jax.weights import published
 from tests.parity import nets
 from tests.parity.golden import Golden, close, near, to_nchw
 

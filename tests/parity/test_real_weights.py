@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from diffv2iqa_jax import convert, published
-from diffv2iqa_jax.training import pretrained
+from diffv2iqa_jax import convert
+from diffv2iqa_jax.weights import files, published
 from tests.parity import nets
 
 SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -44,7 +44,7 @@ def test_a_vit_names_what_photos_show(image_size, patch, tmp_path):
     path = str(tmp_path / "vit.safetensors")
     given = {"normalise": "imagenet", "image_size": image_size, "patch": patch}
     convert.convert("vit_timm", str(VIT), path, **given)
-    weights, card = pretrained.load(path)
+    weights, card = files.load(path)
     apply = jax.jit(published.module(card).apply)
 
     def best(image) -> int:
@@ -75,7 +75,7 @@ def test_resnet50_sees_activations_as_its_batchnorms_remember_them():
     paths = [*sorted(KODAK.glob("*.webp")), *sorted(CID22.glob("*.webp"))[:12]]
     photos = np.concatenate([crop(Image.open(p), card, 224) for p in paths])
     _, taps = nets.apply(published.module(card), weights, photos)
-    stats = pretrained.flatten(weights)
+    stats = files.flatten(weights)
     norms = [k[6:-11] for k in stats if k.startswith("stats/") and k.endswith("/batch/mean")]
     assert len(norms) == 1 + 3 * 7 + 2
     for name in norms:

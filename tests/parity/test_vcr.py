@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 import pytest
 
-from diffv2iqa_jax import published
 from diffv2iqa_jax.models.vcr import Scales
+from diffv2iqa_jax.weights import published
 from tests.parity import nets
 from tests.parity.golden import Golden, close, drawn, near, to_nchw, to_nhwc
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffv2iqa_jax import tasks
+from diffv2iqa_jax.tasks import stages
 from diffv2iqa_jax.training import optim, sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
@@ -20,11 +20,11 @@ RESTORER = tiny.restorer(net={"multipliers": (1,)}, sampling={"steps": 3})
 def quality(norm):
     """The stage with the branch that has a BatchNorm, the one thing where images could meet."""
     branch = tiny.difference(resnet=tiny.resnet(norm=norm))
-    return tasks.quality(restorer=RESTORER, model={"branches": {"difference": branch}}, loss="mse")
+    return stages.quality(restorer=RESTORER, model={"branches": {"difference": branch}}, loss="mse")
 
 
 STAGES = {
-    "restoration": (tasks.restoration(restorer=RESTORER), ""),
+    "restoration": (stages.restoration(restorer=RESTORER), ""),
     "quality": (quality("batch"), "restorer"),
 }
 SGD = {"name": "sgd", "lr": 0.1, "schedule": "cosine", "period": 0, "warmup": 0, "steps": 4}

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from diffv2iqa_jax import losses
+from diffv2iqa_jax.tasks import losses
 from diffv2iqa_jax.training import sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from diffv2iqa_jax.types import Task, Weights

@@ -1,0 +1,157 @@
+"""Finds a data set's files in a folder, whatever was packed around them, and says what differs."""
+
+import os
+import re
+from pathlib import Path
+
+from diffv2iqa_jax.data.sets.catalog import MOST_LINES, LayoutError, NothingError, shortened
+
+ENDINGS = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".jp2")
+
+
+class Layout:
+    """The files below a folder. What was asked for and was not there, or not so, is kept."""
+
+    def __init__(self, root: str | Path, *, any_case: bool = False):
+        """Reads the names below `root`; links to folders are not followed.
+
+        Raises:
+          LayoutError: no such folder; NothingError: nothing in it.
+        """
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise LayoutError(f"{root}: is not a folder; give the unpacked download or its archive")
+        self._any_case = any_case
+        self._names: dict[Path, dict[str, list[str]]] = {}
+        for folder, _, names in os.walk(self.root):
+            folded: dict[str, list[str]] = {}
+            for name in sorted(names):
+                folded.setdefault(name.casefold(), []).append(name)
+            self._names[Path(folder)] = folded
+        self._searched: dict[Path, set[str]] = {}
+        self.expected: int | None = None  # images, where the labels are of a known part
+        self.missing: list[str] = []
+        self.wrong_case: list[str] = []
+        if not any(self._names.values()):
+            raise NothingError(f"{root}: is empty; there is nothing to prepare")
+
+    def files(self, *names: str) -> list[Path]:
+        """All files of any of these names, in the order of the names, the least deep first."""
+        found = []
+        for name in names:
+            here = [f / n for f, held in self._names.items() for n in held.get(name.casefold(), ())]
+            found += sorted(here, key=lambda p: (len(p.parts), p))
+        return found
+
+    def matching(self, pattern: str) -> list[Path]:
+        """All files whose whole name matches, sorted by name."""
+        every = (f / n for f, held in self._names.items() for ns in held.values() for n in ns)
+        return sorted((p for p in every if re.fullmatch(pattern, p.name)), key=lambda p: p.name)
+
+    def file(self, *names: str) -> Path:
+        """The least deep file of the first of these names that is there.
+
+        Raises:
+          LayoutError: none is.
+        """
+        found = self.files(*names)
+        if not found:
+            raise LayoutError(
+                f"{self.root}: no label file; one of {', '.join(names)} must be in it, or in a "
+                f"folder of it. There are:",
+                self.top(),
+            )
+        return found[0]
+
+    def folders(self, *names: str) -> list[Path]:
+        """Folders that are called one of these, or all, sorted; the one searched is among them."""
+        calls = {n.casefold() for n in names}
+        return sorted(f for f in self._names if not names or f.name.casefold() in calls)
+
+    def folder(self, names: list[str], *usual: str, elsewhere: bool = True) -> Path:
+        """The folder that holds most of these files, of those that are called as usual.
+
+        Args:
+          elsewhere: whether it may have any name, if none is called as usual.
+
+        Raises:
+          LayoutError: no folder holds any.
+        """
+        return self._ranked(names, usual, elsewhere)[0]
+
+    def places(self, names: list[str], *usual: str) -> dict[str, Path]:
+        """A folder for each name, where files of one kind may lie in several; as `folder`."""
+        ranked = self._ranked(names, usual, True)
+        has = lambda folder, name: name.casefold() in self._names[folder]
+        return {n: next((f for f in ranked if has(f, n)), ranked[0]) for n in names}
+
+    def find(self, folder: Path, name: str) -> Path | None:
+        """The file of that name; another case is taken and noted, a lack noted."""
+        have = self._names[folder].get(name.casefold(), [])
+        used = self._searched.setdefault(folder, set())
+        where = (folder / name).relative_to(self.root)
+        if not have:
+            self.missing.append(str(where))
+            return None
+        chosen = name if name in have else have[0]
+        used.add(chosen)
+        if chosen != name and not self._any_case:
+            self.wrong_case.append(f"{where} is called {chosen}")
+        return folder / chosen
+
+    def claim(self, folder: Path, name: str) -> None:
+        """Notes that a file belongs to the set, although nothing is read from it."""
+        held = self._names[folder].get(name.casefold(), ())
+        self._searched.setdefault(folder, set()).update(held)
+
+    def images(self, folder: Path) -> list[Path]:
+        """All images that lie in a folder, sorted."""
+        names = [n for held in self._names[folder].values() for n in held]
+        return [folder / n for n in sorted(names) if n.lower().endswith(ENDINGS)]
+
+    def extra(self) -> list[str]:
+        """Images beside those that were found which nothing asked for."""
+        return [
+            str(p.relative_to(self.root))
+            for folder, used in sorted(self._searched.items())
+            for p in self.images(folder)
+            if p.name not in used
+        ]
+
+    def differences(self, *others: str) -> list[str]:
+        """What is missing, called otherwise, too much, or said in `others`; at most 20 lines."""
+        kinds = {
+            "missing": self.missing,
+            "wrong case": self.wrong_case,
+            "extra": self.extra(),
+        }
+        lines = {k: [f"{k}: {x}" for x in sorted(set(v))] for k, v in kinds.items() if v}
+        room = MOST_LINES - min(len(others), 5)
+        if sum(map(len, lines.values())) <= room:
+            return [x for v in lines.values() for x in v] + list(others)[:5]
+        each = room // len(lines)
+        return [x for v in lines.values() for x in shortened(v, each)] + list(others)[:5]
+
+    def _ranked(self, names: list[str], usual: tuple[str, ...], elsewhere: bool) -> list[Path]:
+        wanted = {n.casefold() for n in names}
+        calls = [u.casefold() for u in usual]
+
+        def rank(folder: Path) -> tuple:
+            held = len(wanted & self._names[folder].keys())
+            called = folder.name.casefold()
+            place = calls.index(called) if called in calls else len(calls)
+            return (place, -held, len(folder.parts), folder)
+
+        ranks = sorted(map(rank, self._names))
+        found = [r for r in ranks if r[1] and (elsewhere or r[0] < len(calls))]
+        if not found:
+            raise LayoutError(
+                f"{self.root}: no folder{' ' * bool(usual)}{' or '.join(usual)} with "
+                f"{names[0]} and its like. There are:",
+                self.top(),
+            )
+        return [r[-1] for r in found]
+
+    def top(self) -> list[str]:
+        """The names at the top, folders with a stroke at the end."""
+        return [p.name + "/" * p.is_dir() for p in sorted(self.root.iterdir())]

@@ -1,0 +1,79 @@
+"""Anybody's own data set: a table with a row for each image, or a folder of images alone."""
+
+from pathlib import Path
+
+from diffv2iqa_jax.data.sets import labels, readers
+from diffv2iqa_jax.data.sets.catalog import LayoutError, NothingError, Row, Set
+from diffv2iqa_jax.data.sets.layout import Layout
+
+COLUMNS = ("image", "mos", "reference", "group", "type", "level", "part")
+
+
+def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) -> list[Row]:
+    """Rows of a table of labels.
+
+    Args:
+      path: the table; names of images in it are relative to `images`.
+      images: their folder; that of the table if None.
+      columns: what of COLUMNS it has -> its name in the table; image and mos are needed.
+
+    Raises:
+      LayoutError: lists every bad row by its number; nothing was written.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise LayoutError(f"{path}: there is no such file; --source must be the table of labels")
+    rows = labels.table(path)
+    if not rows:
+        raise NothingError(f"{path}: names columns, but has no rows; there is nothing to prepare")
+    labels.pick(path, rows, *columns.values())
+    root = Path(images) if images else path.parent
+    wrong, names = [], {}
+    for row in rows:
+        name = row[columns["image"]]
+        if name in names:
+            wrong.append(f"row {row['#']}: {name!r} stands in row {names[name]} too")
+        names.setdefault(name, row["#"])
+        for key in ("image", "reference"):
+            file = row[columns[key]] if key in columns else ""
+            if (key == "image" or key in columns) and not (file and (root / file).is_file()):
+                wrong.append(f"row {row['#']}: {key} {file!r} is not in {root}")
+    if wrong:
+        raise LayoutError(f"{path}: {len(wrong)} bad rows", wrong)
+    scores = labels.numbers(path, rows, columns["mos"])
+    levels = labels.numbers(path, rows, columns["level"]) if "level" in columns else []
+    return [
+        _row(root, row, columns, score, level)
+        for row, score, level in zip(rows, scores, levels or [0] * len(rows), strict=True)
+    ]
+
+
+def _row(root: Path, row: dict[str, str], columns: dict[str, str], score, level) -> Row:
+    text = lambda key, default="": row[columns[key]] if key in columns else default
+    name = text("image")
+    reference = root / text("reference") if "reference" in columns else None
+    group = text("group") or text("reference") or name
+    return Row(name, root / name, reference, score, group, text("type"), int(level), text("part"))
+
+
+def catalog(rows: list[Row], low: float, high: float, higher: bool, title: str) -> Set:
+    """What a table of labels says of its set.
+
+    Raises:
+      LayoutError: the scale is none, or a score lies outside it.
+    """
+    if not low < high:
+        raise LayoutError(f"--low {low} --high {high}: the scale's low end must be below its high")
+    outside = [f"{r.name}: {r.native:g}" for r in rows if not low <= r.native <= high]
+    if outside:
+        raise LayoutError(f"{len(outside)} scores are outside --low {low} --high {high}", outside)
+    references = len({r.reference for r in rows} - {None})
+    parts = tuple(sorted({r.part for r in rows} - {""}))
+    types = len({r.type for r in rows} - {""})
+    return Set(title, len(rows), references, low, high, higher, title, types=types, parts=parts)
+
+
+def pool(folder: str | Path) -> tuple[list[Row], Set]:
+    """All images below a folder, without opinions."""
+    rows = readers.pool(Layout(folder))
+    return rows, Set(Path(folder).name, len(rows), 0, 0, 1, True, "")

@@ -1,0 +1,242 @@
+"""Rated images as a TensorFlow data set: the files' own bytes, in the order of their names.
+
+A built set has the split "rated" and, where images have originals, "references", each original
+once; a rated image names its original by number. So a set takes the disk space of its download,
+not of its download and 125 copies of each original.
+"""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from absl import logging as absl_logging
+from PIL import Image, ImageOps
+
+from diffv2iqa_jax.data.sets import catalog
+from diffv2iqa_jax.data.sets.catalog import LayoutError, Row, Set
+
+tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
+
+SPLIT, REFERENCES = "rated", "references"
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
+AS_THEY_ARE = {"JPEG": ("RGB", "L"), "MPO": ("RGB",), "PNG": ("RGB", "L"), "BMP": ("RGB",)}
+MOST_PIXELS = 200_000_000
+ORIENTATION = 0x0112  # the EXIF tag
+AT_ONCE = 64  # images read ahead
+
+
+@dataclasses.dataclass(kw_only=True)
+class SetConfig(tfds.core.BuilderConfig):
+    """What to build.
+
+    Attributes:
+      rows: of the images, by name.
+      spec: the set's constants.
+      facts: to be kept beside the images, see `facts`.
+      upright: turn photos as their camera says; published sets are judged as stored.
+    """
+
+    rows: tuple[Row, ...] = dataclasses.field(repr=False)  # TFDS logs what it is given
+    spec: Set
+    facts: dict[str, Any]
+    upright: bool
+
+
+class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
+    """Images with opinions of people, and their pristine originals where there are any."""
+
+    VERSION = tfds.core.Version(catalog.VERSION)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "mos": np.float32,
+            "native": np.float32,
+            "group": tfds.features.Text(),
+            "type": tfds.features.Text(),
+            "level": np.int32,
+            "part": tfds.features.Text(),
+            "name": tfds.features.Text(),
+            "id": np.int32,
+            "order": np.int32,
+            "content": np.int64,
+        }
+        if self.builder_config.spec.references:
+            features["reference_id"] = np.int32
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(self.builder_config.facts),
+            disable_shuffling=True,  # records stay in the order of their ids
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        rated = {SPLIT: self._generate_examples()}
+        return rated | ({REFERENCES: self._references()} if self._originals() else {})
+
+    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
+        config, number = self.builder_config, {p: i for i, p in enumerate(self._originals())}
+        order = sorted(range(len(config.rows)), key=lambda i: config.rows[i].name)
+        rows = [config.rows[i] for i in order]
+        read = _all_read([r.image for r in rows], config.spec, config.upright)
+        for id, (row, place, (data, content)) in enumerate(zip(rows, order, read, strict=True)):
+            native = np.nan if row.native is None else row.native
+            record = {
+                "image": data,
+                "mos": config.spec.quality(native),
+                "native": native,
+                "group": row.group,
+                "type": row.type,
+                "level": row.level,
+                "part": row.part,
+                "name": row.name,
+                "id": id,
+                "order": place,
+                "content": content,
+            }
+            yield id, record | ({"reference_id": number[row.reference]} if number else {})
+
+    def _references(self) -> Iterator[tuple[int, dict]]:
+        config, paths = self.builder_config, self._originals()
+        group = {r.reference: r.group for r in config.rows}
+        read = _all_read(paths, config.spec, config.upright)
+        for id, (path, (data, content)) in enumerate(zip(paths, read, strict=True)):
+            own = {"image": data, "content": content, "name": path.name, "group": group[path]}
+            place = {"id": id, "order": id, "reference_id": id}
+            none = {"mos": np.nan, "native": np.nan, "type": "", "level": 0, "part": ""}
+            yield id, own | place | none
+
+    def _originals(self) -> list[Path]:
+        found = {r.reference for r in self.builder_config.rows} - {None}
+        return sorted(found, key=lambda path: (path.name, path))
+
+
+def opened(name: str, folder: str) -> tfds.core.DatasetBuilder:
+    """The built set, by its own description."""
+    return tfds.builder_from_directory(str(catalog.place(name, folder)))
+
+
+def facts(name: str, spec: Set, rows: list[Row], **more) -> dict[str, Any]:
+    """What is kept beside the images: the scale, the parts, a digest of names and scores."""
+    sha = hashlib.sha256()
+    for row in sorted(rows):
+        sha.update(f"{row.name}\t{row.native}\t{row.part}\n".encode())
+    return {
+        "set": name,
+        "title": spec.title,
+        "scale": [spec.low, spec.high],
+        "higher_is_better": spec.higher,
+        "rated": any(r.native is not None for r in rows),
+        "by": spec.by,
+        "parts": sorted({r.part for r in rows} - {""}),
+        "labels_sha256": sha.hexdigest(),
+        **more,
+    }
+
+
+def build(name: str, folder: str, spec: Set, rows: list[Row], *, upright=False, **more) -> dict:
+    """Writes the set; killed at any moment, it leaves nothing that looks like a set.
+
+    Args:
+      name, folder: what it will be called, and where it will lie.
+      more: further facts to keep.
+
+    Returns:
+      name, folder (where its files lie), images (how many).
+
+    Raises:
+      LayoutError: an image cannot be read; names it.
+    """
+    own = facts(name, spec, rows, **more)
+    config = SetConfig(
+        name=catalog.plain(name), rows=tuple(rows), spec=spec, facts=own, upright=upright
+    )
+    made = _make(config, folder)
+    write(made)
+    return {"name": name, "folder": str(made.data_path), "images": len(rows)}
+
+
+def write(made: tfds.core.DatasetBuilder) -> None:
+    """Builds without a network and without a word."""
+    tfds.disable_progress_bar()
+    local = tfds.download.DownloadConfig(try_download_gcs=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
+        made.download_and_prepare(download_config=local)
+
+
+def _make(config: SetConfig, folder: str) -> Diffv2iqaSets:
+    """The builder, without TFDS's note that it was given a configuration."""
+    level = absl_logging.get_verbosity()
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    try:
+        return Diffv2iqaSets(config=config, data_dir=folder, file_format="tfrecord")
+    finally:
+        absl_logging.set_verbosity(level)
+
+
+def content(image_HWC: np.ndarray) -> int:
+    """CRC-32 of a picture's uint8 RGB pixels, in [0, 2^32)."""
+    return zlib.crc32(np.ascontiguousarray(image_HWC).tobytes())
+
+
+def encoded(path: Path, spec: Set, upright: bool) -> tuple[bytes, int]:
+    """The bytes to store for a file, and the CRC-32 of their pixels.
+
+    The file's own bytes, unless the pipeline could not decode them as they are meant (another
+    format than JPEG, PNG and BMP, a palette, transparency, 16 bits), or the set asks for another
+    size: then a PNG of the pixels. Transparency is laid on white.
+
+    Raises:
+      LayoutError: the file is no picture, damaged, too large, or not of the set's size.
+    """
+    try:
+        data = path.read_bytes()
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels are too many")
+            as_it_is = image.mode in AS_THEY_ARE.get(image.format, ())
+            if upright and image.getexif().get(ORIENTATION, 1) != 1:
+                image, as_it_is = ImageOps.exif_transpose(image), False
+            if spec.size and image.size != spec.size:
+                raise ValueError(f"is {image.size}, not {spec.size} pixels")
+            picture = _rgb(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise LayoutError(f"{path}: {error}") from error
+    if spec.short_side and min(picture.size) > spec.short_side:
+        scale = spec.short_side / min(picture.size)
+        size = tuple(round(side * scale) for side in picture.size)
+        picture, as_it_is = picture.resize(size, Image.Resampling.BICUBIC), False
+    return (data if as_it_is else _png(picture)), content(np.asarray(picture))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image).astype(np.float64) / 257
+        return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+    if "A" in image.getbands() or "transparency" in image.info:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _png(picture: Image.Image) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _all_read(paths: list[Path], spec: Set, upright: bool) -> Iterator[tuple[bytes, int]]:
+    """Each file's bytes and content, in order; files are decoded in parallel, a few ahead."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(paths), AT_ONCE):
+            some = paths[start : start + AT_ONCE]
+            yield from pool.map(lambda p: encoded(p, spec, upright), some)

@@ -1,0 +1,260 @@
+"""What a report draws: charts as inline SVG, images and heat maps as data URIs.
+
+Nothing here reads a run folder, and matplotlib is imported only when something is drawn.
+Charts take the text colour of the page around them, so they follow light and dark. They hold
+no text of the run itself (names, types): that stands in the page, where it is escaped.
+"""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from diffv2iqa_jax.evaluation.correlation import Fit
+
+INK = "#010203"  # a colour nothing else has; becomes the page's own in the SVG
+ACCENT = "#3b6fe0"
+COLOURS = "#3b6fe0 #e8743b #2a9d74 #c2427f #8a63d2 #d9a521 #23a6c4 #8c6d5a #d64545 #7a9b2e".split()
+POINTS_AS_PATHS = 3000  # more points than that are one embedded bitmap
+LARGE, MEDIUM = (5.6, 4.2), (4.0, 2.7)  # of a chart, in inches; smaller means larger text
+SMALL = 128  # pixels; an image up to this side is always embedded without loss
+
+
+def palette(names: list[str]) -> dict[str, str]:
+    """A colour for each name, distinct as far as there are that many."""
+    if len(names) <= len(COLOURS):
+        return dict(zip(names, COLOURS, strict=False))
+    from matplotlib import colormaps, colors
+
+    places = np.linspace(0.04, 0.96, len(names))
+    return {n: colors.to_hex(colormaps["turbo"](p)) for n, p in zip(names, places, strict=True)}
+
+
+def data_uri(image_HWC: np.ndarray, *, exact: bool = True) -> str:
+    """A uint8 RGB image as a data URI: PNG, or JPEG where it is large and not `exact`."""
+    exact = exact or max(image_HWC.shape[:2]) <= SMALL
+    out = io.BytesIO()
+    image = Image.fromarray(image_HWC)
+    image.save(out, "PNG", optimize=True) if exact else image.save(out, "JPEG", quality=90)
+    kind = "png" if exact else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def heat_map(image_HWC: np.ndarray, map_HW: np.ndarray, span, colours: str) -> np.ndarray:
+    """The map in colour over the grey image, uint8; each cell of the map is shown as it is.
+
+    Args:
+      span: (low, high), the values at the ends of the colours.
+      colours: name of a matplotlib colour map.
+    """
+    from matplotlib import colormaps
+
+    height, width = image_HWC.shape[:2]
+    rows = np.arange(height) * map_HW.shape[0] // height
+    columns = np.arange(width) * map_HW.shape[1] // width
+    low, high = span
+    place = (np.nan_to_num(map_HW)[rows][:, columns] - low) / max(high - low, 1e-12)
+    colour = colormaps[colours](np.clip(place, 0, 1))[..., :3] * 255
+    grey = image_HWC.astype(np.float32).mean(-1, keepdims=True)
+    return (0.4 * grey + 0.6 * colour).astype(np.uint8)
+
+
+def gradient(colours: str) -> str:
+    """The colour map as a CSS gradient."""
+    from matplotlib import colormaps, colors
+
+    stops = [colors.to_hex(colormaps[colours](p)) for p in np.linspace(0, 1, 9)]
+    return f"linear-gradient(90deg,{','.join(stops)})"
+
+
+def scatter(score, mos, colours: list[str], fit: Fit | None, *, size) -> str:
+    """Score against quality, one point an image, with the fitted curve; inline SVG."""
+    return _svg(lambda ax: _scatter(ax, score, mos, colours, fit), size, "score against quality")
+
+
+def curve(values: dict[int, float]) -> str:
+    """One number of the log against the step; long noisy ones with their running mean."""
+    return _svg(lambda ax: _curve(ax, values), MEDIUM, "learning curve")
+
+
+def boxes(values: list[list[float]], label: str) -> str:
+    """A box and its dots for each list of values, numbered from 1; inline SVG."""
+
+    def draw(ax):
+        places = np.arange(1, len(values) + 1)
+        ink = ax.xaxis.label.get_color()
+        lines = dict.fromkeys(("boxprops", "whiskerprops", "capprops"), {"color": ink})
+        ax.boxplot(values, positions=places, widths=0.5, showfliers=False,
+                   medianprops={"color": ACCENT, "lw": 2}, **lines)  # fmt: skip
+        for place, some in zip(places, values, strict=True):
+            off = 0.12 * np.random.default_rng(0).uniform(-1, 1, len(some))
+            ax.scatter(place + off, some, s=14, color=COLOURS[(place - 1) % len(COLOURS)], zorder=3)
+        ax.set_xticks(places, [str(p) for p in places])
+        ax.set_ylabel(label)
+
+    return _svg(draw, MEDIUM, f"{label} of every run")
+
+
+def headline(strips: list[tuple[str, list]], columns: list[str], draw: Callable, path: str) -> None:
+    """One wide PNG: strips of images at the left, one chart at the right.
+
+    Args:
+      strips: rows of (name, [uint8 image or None]); may be empty.
+      columns: heading of each column of images.
+      draw: draws the chart on an axes; `scatter_on` or `gains_on` with their data.
+      path: the file to write.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_style("#1c2430")):
+        rows = max(len(strips), 3)
+        wide = 1.28 * len(columns) if strips else 0.0
+        figure = Figure(figsize=(wide + 5.6, 0.35 + 1.25 * rows), dpi=160, facecolor="white")
+        if strips:
+            left, right = figure.subfigures(1, 2, width_ratios=(wide, 5.6))
+            _strips(left, strips, columns)
+        else:
+            right = figure
+        ax = right.subplots()
+        right.subplots_adjust(left=0.13, right=0.97, top=0.93, bottom=0.12)
+        draw(ax)
+        figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def scatter_on(score, mos, kinds, colours: dict[str, str], fit: Fit | None, title: str) -> Callable:
+    """The chart of `scatter` with a legend and a title, for `headline`."""
+
+    def draw(ax):
+        _scatter(ax, score, mos, [colours.get(k, ACCENT) for k in kinds], fit)
+        ax.set_title(title, fontsize=11, loc="left", parse_math=False)
+        if 0 < len(colours) <= len(COLOURS):
+            _legend(ax, colours)
+
+    return draw
+
+
+def gains_on(rows: list[tuple[str, float, float]], title: str) -> Callable:
+    """PSNR before and after restoration per row (name, before, after), for `headline`."""
+
+    def draw(ax):
+        for place, (name, before, after) in enumerate(rows):
+            ax.plot([before, after], [place, place], color="#b6bfcc", lw=3, zorder=1)
+            ax.annotate(
+                name,
+                (min(before, after), place),
+                xytext=(-3, 6),
+                textcoords="offset points",
+                fontsize=9 if len(rows) <= 12 else 6,
+                parse_math=False,
+            )
+        place = np.arange(len(rows))
+        ax.scatter([r[1] for r in rows], place, color="#8a94a3", s=42, label="distorted", zorder=2)
+        ax.scatter([r[2] for r in rows], place, color=ACCENT, s=42, label="restored", zorder=2)
+        ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.8))
+        ax.set_xlabel("PSNR in dB")
+        ax.set_title(title, fontsize=11, loc="left", parse_math=False)
+        ax.legend(frameon=False)
+
+    return draw
+
+
+def _style(ink: str) -> dict:
+    faint = {"axes.grid": True, "grid.alpha": 0.16, "grid.color": ink, "grid.linewidth": 0.7}
+    inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    return faint | dict.fromkeys(inks, ink) | {
+        "font.size": 10,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.8,
+        "axes.axisbelow": True,
+        "svg.fonttype": "none",  # text stays text, in the page's font
+        "svg.hashsalt": "report",  # the same run draws the same bytes
+        "path.simplify": True,
+    }  # fmt: skip
+
+
+def _svg(draw: Callable, size: tuple[float, float], title: str) -> str:
+    """What `draw` puts on an axes, as an SVG element that fills the width it is given."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(_style(INK)):
+        figure = Figure(figsize=size, layout="constrained", dpi=144)
+        draw(figure.subplots())
+        out = io.StringIO()
+        empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(out, format="svg", transparent=True, metadata=empty)
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
+    return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+
+
+def _scatter(ax, score, mos, colours, fit) -> None:
+    score, mos = np.asarray(score, np.float64), np.asarray(mos, np.float64)
+    seen = np.isfinite(score) & np.isfinite(mos)
+    order = np.random.default_rng(0).permutation(np.flatnonzero(seen))  # no type on top of all
+    many = len(order) > 400
+    ax.scatter(
+        score[order],
+        mos[order],
+        s=9 if many else 20,
+        c=[colours[i] for i in order],
+        alpha=0.55 if many else 0.75,
+        linewidths=0,
+        rasterized=len(order) > POINTS_AS_PATHS,
+    )
+    if fit is not None and fit.kind != "none" and len(order):
+        x = np.linspace(score[seen].min(), score[seen].max(), 200)
+        ax.plot(x, fit(x), color=ax.xaxis.label.get_color(), lw=2)
+    ax.set_xlabel("predicted score")
+    ax.set_ylabel("quality (MOS)")
+
+
+def _curve(ax, values: dict[int, float]) -> None:
+    pairs = sorted((s, v) for s, v in values.items() if np.isfinite(v))
+    step, value = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
+    noisy = len(value) > 40
+    ax.plot(step, value, color=ACCENT, lw=1.0 if noisy else 1.8, alpha=0.35 if noisy else 1.0,
+            marker=None if noisy else "o", ms=3.5)  # fmt: skip
+    if noisy:
+        width = len(value) // 20
+        kernel = np.ones(width) / width
+        ax.plot(np.convolve(step, kernel, "valid"), np.convolve(value, kernel, "valid"),
+                color=ACCENT, lw=2)  # fmt: skip
+    if len(value) and value.min() > 0 and value.max() > 30 * value.min():
+        ax.set_yscale("log")
+    elif len(value) and value.min() == value.max():
+        ax.set_ylim(*sorted((0, 1.6 * value[0] or 1)))
+    ax.yaxis.set_major_formatter(lambda v, _: f"{v:g}")
+    ax.set_xlabel("step")
+    ax.margins(x=0.02)
+
+
+def _strips(figure, strips, columns) -> None:
+    axes = figure.subplots(len(strips), len(columns), squeeze=False)
+    figure.subplots_adjust(0.065, 0.01, 0.995, 0.935, wspace=0.03, hspace=0.03)
+    for row, (name, images) in zip(axes, strips, strict=True):
+        row[0].set_ylabel(name.replace(" level", "\nlevel"), fontsize=9, parse_math=False)
+        for ax, image in zip(row, images, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+            if image is not None:
+                ax.imshow(image, interpolation="nearest" if len(image) <= SMALL else "antialiased")
+    for ax, heading in zip(axes[0], columns, strict=True):
+        ax.set_title(heading, fontsize=11)
+
+
+def _legend(ax, colours) -> None:
+    from matplotlib.lines import Line2D
+
+    marks = [Line2D([], [], ls="", marker="o", ms=5, color=c) for c in colours.values()]
+    legend = ax.legend(marks, ["" for _ in marks], frameon=False, fontsize=9, handletextpad=0.2)
+    for text, name in zip(legend.get_texts(), colours, strict=True):
+        text.set_parse_math(False)  # a type may hold a dollar sign
+        text.set_text(name)

@@ -1,0 +1,189 @@
+"""Where weights come from that a run does not train itself: earlier runs, and files of ours."""
+
+import functools
+import os
+
+import jax
+import numpy as np
+
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import pixels
+from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.models import quality
+from diffv2iqa_jax.scoring import predictor
+from diffv2iqa_jax.tasks import stages
+from diffv2iqa_jax.training import setup
+from diffv2iqa_jax.types import Weights
+from diffv2iqa_jax.weights import files
+
+# The settings that a file's card must agree with, and the branch that normalises its input.
+SETTINGS = {
+    "restorer": ("restorer", "net"),
+    "model": ("model",),
+    "guidance": ("model", "branches", "guidance"),
+    "difference": ("model", "branches", "difference"),
+    "vit": ("model", "branches", "guidance", "vit"),
+    "resnet": ("model", "branches", "difference", "resnet"),
+    "vcrnet": ("model", "branches", "vcrnet", "net"),
+}
+NORMALISED_BY = {"vit": "guidance", "resnet": "difference"}
+BRANCHES = ("guidance", "difference")
+# Of these a user may take less or other than there is: shapes are compared all the same.
+FREE = ("taps", "final", "classes", "depth", "blocks", "norm", "w2")
+FREE += ("dropout", "drop_path", "block")
+VIEWS = ("select", "compare", "noise_width")  # what a branch sees beside the image
+
+
+def resolve(config: dict) -> tuple[dict, Weights | None]:
+    """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
+
+    Returns:
+      The resolved configuration, and that run's restorer weights (None: it names no run).
+    """
+    named = config["restorer"]
+    if "run" not in named:
+        return config, None
+    try:
+        stage1, weights, step = predictor.saved(named["run"])
+    except FileNotFoundError as error:
+        raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
+    if stage1["task"] != "restoration":
+        raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
+    settings = configs.override(stage1["restorer"], configs.flat(named["changes"]))
+    setup.check_restorer(settings)
+    learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
+    # Whether views are of whole images or of crops: a scorer has to know.
+    origin = {"run": named["run"], "step": step, "cached": named["cached"], "data": learned}
+    return {**config, "restorer": settings, "restorer_from": origin}, weights
+
+
+def parts(config: dict, like: Weights) -> dict[str, Weights]:
+    """The weights that `config.pretrained` names, by the place in the task's where they belong.
+
+    Args:
+      config: resolved. Each of `pretrained` is a file that `convert` wrote, the folder of a run,
+        or "" for none; a branch comes from the folder of a run that looks at the image alone.
+      like: shapes of the task's weights.
+
+    Raises:
+      ConfigError: a path that holds no weights, or weights that do not fit this model.
+    """
+    found = {}
+    for name, path in config["pretrained"].items():
+        at = stages.PARTS[config["task"]][name]
+        if not path:
+            continue
+        try:
+            if name in BRANCHES:
+                given = _branch(config, name, path, at, like)
+            elif os.path.isdir(path):
+                given = {at: _of_folder(config, name, path, at)}
+            else:
+                given = {at: _of_file(config, name, path)}
+            for place, weights in given.items():
+                files.place(like, place, weights)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"config.pretrained.{name} {path!r}: {error}") from error
+        found |= given
+    return found
+
+
+def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dict[str, Weights]:
+    """The modules of a branch that looked at the image alone, each by its place.
+
+    What the branch has more here (noise embedding, attention over differences) is not named and
+    starts as ever. Further views' features enter the guidance branch's first convolution by rows
+    of zeros, so that at first it hears what it is used to. Scores are divided by the number of
+    branches (and by w2): the sum is at first the mean of what each said by itself.
+
+    Raises:
+      ValueError: there is no such branch, it looked at other views too, or it is another net.
+    """
+    if not os.path.isdir(folder):
+        raise ValueError("a branch comes from a run: name its folder")
+    theirs, weights, _ = predictor.saved(folder)
+    branch, here = _section(theirs, name), _section(config, name)
+    if not branch:
+        raise ValueError(f"is a run without a {name} branch")
+    first, *others = branch.get("select") or [()]
+    if any(others) or branch.get("noise_width") or branch.get("compare"):
+        raise ValueError("looked at other views too; pretrained.model takes such a run as a whole")
+    _check_settings(config, name, branch, free=FREE + VIEWS)
+    if here.get("select") and list(here["select"][0]) != list(first):
+        raise ValueError(f"ViT blocks of the image {first} there, {here['select'][0]} here")
+    params, stats = (_inside(tree, at) for tree in (weights.params, weights.stats))
+    if "conv1_0" in params:
+        wide = _inside(like.params, f"{at}/conv1_0")
+        params = {**params, "conv1_0": _widened(params["conv1_0"], wide)}
+    share = 1 / len(config["model"]["branches"]) / _weight(config["model"], name)
+    head = params["head"]  # its scores end in a ReLU or in nothing: a factor passes through
+    scores = jax.tree.map(lambda x: share * x, head["score_1"])
+    params = {**params, "head": {**head, "score_1": scores}}
+    return {f"{at}/{k}": Weights(x, stats.get(k, {})) for k, x in params.items()}
+
+
+def _widened(conv: dict, like: dict) -> dict:
+    """The convolution with rows of zeros for the input channels that `like` has more."""
+    more = like["kernel"].shape[0] - conv["kernel"].shape[0] if like else 0
+    return {**conv, "kernel": np.pad(conv["kernel"], ((0, max(more, 0)), (0, 0)))}
+
+
+def _weight(model: dict, name: str) -> float:
+    """What the branch's score is multiplied by at first."""
+    w2 = 1.0 if model["w2"] == "learned" else model["w2"]
+    weight = quality.weight_of(name, model["branches"], w2)
+    if not weight:
+        raise ValueError(f"model.w2 {weight}: the branch has no say, whatever it starts from")
+    return weight
+
+
+def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
+    theirs, weights, _ = predictor.saved(folder)
+    if name in SETTINGS:
+        _check_settings(config, name, _section(theirs, name))
+    if theirs["task"] == "restoration":
+        return weights
+    if name in NORMALISED_BY:
+        looks = theirs["model"]["branches"].get(NORMALISED_BY[name], {}).get("normalise")
+        if looks:
+            mean, std = pixels.MEAN_STD[looks]
+            _check_normalisation(config, NORMALISED_BY[name], {"mean": mean, "std": std})
+    return Weights(_inside(weights.params, at), _inside(weights.stats, at))
+
+
+def _inside(tree: dict, at: str) -> dict:
+    return functools.reduce(lambda part, key: part.get(key, {}), at.split("/"), tree)
+
+
+def _of_file(config: dict, name: str, path: str) -> Weights:
+    weights, card = files.load(path)
+    if name in SETTINGS:
+        _check_settings(config, name, card["settings"])
+    if name in NORMALISED_BY:
+        _check_normalisation(config, NORMALISED_BY[name], card["normalise"])
+    return weights
+
+
+def _section(config: dict, name: str) -> dict:
+    return functools.reduce(lambda part, key: part.get(key) or {}, SETTINGS[name], config)
+
+
+def _check_settings(config: dict, name: str, theirs: dict, free: tuple = FREE) -> None:
+    have, want = configs.flat(theirs), configs.flat(configs.plain(_section(config, name)))
+    both = [k for k in have if k in want and k.rpartition(".")[2] not in free]
+    odd = [f"{k} {have[k]} there, {want[k]} here" for k in both if have[k] != want[k]]
+    if odd:
+        raise ValueError(f"settings differ: {', '.join(odd[:5])}")
+
+
+def _check_normalisation(config: dict, branch: str, expected: dict) -> None:
+    here = config["model"]["branches"].get(branch, {}).get("normalise")
+    if here is None:  # there is no such branch: its place will say so
+        return
+    mean_std = [tuple(expected["mean"]), tuple(expected["std"])]
+    fits = [k for k, v in pixels.MEAN_STD.items() if list(v) == mean_std]
+    if here not in fits:
+        raise ValueError(
+            f"expects its input normalised as {fits or expected}, but "
+            f"config.model.branches.{branch}.normalise is {here!r}"
+        )
