@@ -6,7 +6,7 @@ _SCORING = {
     "load": "scoring.scorer",
     "Scorer": "scoring.scorer",
     "Score": "scoring.scorer",
-    "ImageError": "pp.decode",
+    "ImageError": "errors",
 }
 
 

@@ -30,7 +30,7 @@ from diffv2iqa_jax.models import layers
 from diffv2iqa_jax.models.resnet import ResNet
 from diffv2iqa_jax.models.unet import UNet
 from diffv2iqa_jax.models.vit import ViT
-from diffv2iqa_jax.tasks import restorers, stages
+from diffv2iqa_jax.tasks import quality, restoration, restorers
 from diffv2iqa_jax.types import Weights
 
 SMALL_NET = {"multipliers": (1, 2), "res_blocks": 1, "attn_res": (), "image_size": 16, "groups": 4}
@@ -95,7 +95,11 @@ def unet_forward(o, usual: int = 128) -> dict[str, Case]:
 
 
 def unet_train(o) -> dict[str, Case]:
-    task, tx, batch = stages.restoration(restorer=_restorer(o)), optax.adam(1e-4), _batch(o, 128)
+    task, tx, batch = (
+        restoration.restoration(restorer=_restorer(o)),
+        optax.adam(1e-4),
+        _batch(o, 128),
+    )
     batch |= {"reference": batch["image"], "draw": batch["content"], "mask": _shape(o.batch)}
     params = jax.eval_shape(task.init, jax.random.key(0), batch).params
 
@@ -151,7 +155,7 @@ def score(o) -> dict[str, Case]:
         guidance = {**SMALL_GUIDANCE, "vit": {**SMALL_VIT, "image_size": size}}
         branches = {"guidance": guidance, "difference": {"resnet": SMALL_RESNET, "width": 8}}
     model = {"branches": branches, "dtype": o.dtype}
-    task = stages.quality(restorer=_restorer(o), model=model, loss="mse")
+    task = quality.quality(restorer=_restorer(o), model=model, loss="mse")
     batch, forward = _batch(o, 224), unet_forward(o, 224)["unet_forward"]
     weights = jax.eval_shape(task.init, jax.random.key(0), batch)
     fn = lambda *args: task.predict(*args)["score"]  # compiled, the rest is not computed

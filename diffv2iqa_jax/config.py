@@ -7,12 +7,10 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from diffv2iqa_jax.errors import ConfigError
+
 if TYPE_CHECKING:  # a report reads configurations where ml_collections is not installed
     from ml_collections import ConfigDict
-
-
-class ConfigError(ValueError):
-    """What the user asked for cannot be: says what, why, and what there is instead."""
 
 
 def override(config: "ConfigDict | dict", changes: dict[str, Any]) -> "ConfigDict | dict":

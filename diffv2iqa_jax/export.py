@@ -21,9 +21,10 @@ import numpy as np
 import safetensors.numpy
 
 from diffv2iqa_jax import pixels
-from diffv2iqa_jax.pp import ops_numpy
+from diffv2iqa_jax.errors import WeightsError
+from diffv2iqa_jax.pp import ops_numpy, spec
 from diffv2iqa_jax.scoring import predictor as judges
-from diffv2iqa_jax.scoring.predictor import Judge, WeightsError
+from diffv2iqa_jax.scoring.predictor import Judge
 from diffv2iqa_jax.weights import files
 
 PLATFORMS = ("cpu", "cuda")
@@ -91,7 +92,7 @@ def program(judge: Judge, size: int, cut: str = "") -> jax.export.Exported:
 
 def _plan(judge: Judge, by_crops: bool) -> tuple[int, str, str]:
     """Side of what the program sees, its `cut`, and how load.py comes by it."""
-    first, rest = ops_numpy.head(judge.pp)
+    first, rest = spec.head(judge.pp)
     found = re.fullmatch(OPS, rest)
     if not found or found[1] not in STARTS:
         known = ", ".join(f"{name}(n)" for name in STARTS)

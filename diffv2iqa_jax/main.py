@@ -19,8 +19,10 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import report
-from diffv2iqa_jax.training import initialize, loop, setup
+from diffv2iqa_jax import errors
+from diffv2iqa_jax.reporting import write
+from diffv2iqa_jax.training import checks, initialize, loop
+from diffv2iqa_jax.training.dry_run import describe
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
@@ -61,11 +63,11 @@ def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
 def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
     for stage, folder in stages(config, workdir):
-        setup.check(stage)
-        setup.check_devices(stage, jax.device_count())
+        checks.check(stage)
+        checks.check_devices(stage, jax.device_count())
         print(folder)
-        found = setup.data_found(stage["data"])
-        for line in setup.describe(_stage1(stage, config), jax.device_count(), found):
+        found = checks.data_found(stage["data"])
+        for line in describe(_stage1(stage, config), jax.device_count(), found):
             print(f"  {line}")
 
 
@@ -108,9 +110,9 @@ def show_progress() -> None:
 def run(argv: list[str]) -> int:
     show_progress()
     if len(argv) > 1:
-        raise configs.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
+        raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
     if _CONFIG.value is None or _WORKDIR.value is None:
-        raise configs.ConfigError("--config and --workdir must both be given")
+        raise errors.ConfigError("--config and --workdir must both be given")
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_CACHE.value))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -120,30 +122,30 @@ def run(argv: list[str]) -> int:
         config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
     except OSError as error:
         name = flags.FLAGS["config"].config_filename
-        raise configs.ConfigError(f"--config {name}: no such file can be read") from error
+        raise errors.ConfigError(f"--config {name}: no such file can be read") from error
     if _DRY_RUN.value:
         dry_run(config, workdir)
         return 0
     if _ON.value and _MODE.value != "evaluate":
-        raise configs.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
+        raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
     stop = stopper()
     several = "stages" in config
     for stage, _ in stages(config, workdir):
-        setup.check(stage)
+        checks.check(stage)
     if several:
         configs.claim(workdir, config)
     for stage, folder in stages(config, workdir):
         if _ON.value is None or stage["task"] == "quality":
             loop.run(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
     if several and _MODE.value != "views" and jax.process_index() == 0:
-        LOG.info("report: %s", report.write(workdir))
+        LOG.info("report: %s", write.write(workdir))
     return 0
 
 
 def main(argv: list[str]) -> int:
     try:
         return run(argv)
-    except configs.ConfigError as error:
+    except errors.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIG
     except loop.Preempted as error:

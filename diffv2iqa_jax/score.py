@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from diffv2iqa_jax.errors import UsageError
 from diffv2iqa_jax.scoring import inputs
 from diffv2iqa_jax.scoring import output as table
-from diffv2iqa_jax.scoring.inputs import UsageError
 
 OK, INTERNAL, USAGE, SOME_FAILED, NOTHING, NO_WEIGHTS, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 OPTIONS = {

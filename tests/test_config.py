@@ -7,7 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.errors import ConfigError
 
 
 def test_override_sets_removes_and_refuses():

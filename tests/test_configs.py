@@ -6,9 +6,10 @@ import pytest
 
 from configs import diffv2iqa, maniqa, pristine, quickstart, restore, small, sr3, vcrnet
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.config import ConfigError, override
+from diffv2iqa_jax.config import override
+from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.tasks import restorers, stages
-from diffv2iqa_jax.training import setup, sharding, steps
+from diffv2iqa_jax.training import checks, setup, sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
 
@@ -98,7 +99,7 @@ DISTINCT = (
 
 @pytest.mark.parametrize(("name", "row"), ALL, ids=lambda x: x)
 def test_a_row_is_complete_and_its_step_keeps_the_state_as_it_is(name, row):
-    setup.check(configs.plain(TABLES[name][0].get_config(row)))
+    checks.check(configs.plain(TABLES[name][0].get_config(row)))
     step, state, batch = made(name, row)
     after, metrics = jax.eval_shape(step, state, batch)
     assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
@@ -148,7 +149,7 @@ def test_no_two_rows_are_the_same_experiment():
 
 def test_the_quickstart_is_complete():
     for stage in quickstart.get_config().stages.values():
-        setup.check(configs.plain(stage))
+        checks.check(configs.plain(stage))
 
 
 def test_a_row_that_is_not_there_is_an_error_that_names_the_nearest():

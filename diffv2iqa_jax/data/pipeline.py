@@ -15,8 +15,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from diffv2iqa_jax.data.sets import registry, store
-from diffv2iqa_jax.pp import ops_numpy
 from diffv2iqa_jax.pp import ops_tf as preprocessing
+from diffv2iqa_jax.pp import spec
 
 Batches = Iterator[dict[str, np.ndarray]]
 StoredViews = tuple[str, str, int]  # folder, dtype, views of each image
@@ -198,7 +198,7 @@ def whole(
     own = np.sort(np.asarray(ids, np.int64))[part :: process[1]]
     if not len(own):
         return iter(())
-    prepare = _prepare(source, ops_numpy.head(pp)[0], None, own)
+    prepare = _prepare(source, spec.head(pp)[0], None, own)
 
     def one(id: tf.Tensor) -> dict[str, tf.Tensor]:
         return prepare(source.parse(_read_one(source.read, id)), tf.zeros(2, tf.int32))
@@ -282,7 +282,7 @@ def _fetch(source: Source, ids: np.ndarray, cache: bool) -> Callable:
 
 def _prepare(source: Source, pp: str, views: StoredViews | None, ids: np.ndarray) -> Callable:
     """The function (encoded example, seed) -> example as it stands in a batch."""
-    first, run = (preprocessing.parse(part) for part in ops_numpy.head(pp))
+    first, run = (preprocessing.parse(part) for part in spec.head(pp))
     if views is not None:
         _check_views(views, ids, source.table["name"])
 

@@ -6,9 +6,9 @@ import os
 import jax
 import numpy as np
 
-from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.data import pipeline, splits
 from diffv2iqa_jax.data.sets import registry
+from diffv2iqa_jax.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import Image, ImageCms
 
+from diffv2iqa_jax.errors import ImageError
+
 # Pillow warns beyond MAX_IMAGE_PIXELS and refuses beyond twice as many; so do we.
 PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 
@@ -55,20 +57,6 @@ OTHERS = (
 )
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 ORIENTATION = 0x0112  # EXIF's tag
-
-
-class ImageError(ValueError):
-    """A picture that cannot be scored.
-
-    Attributes:
-      code: E_NOT_FOUND, E_NOT_A_FILE, E_UNREADABLE, E_DECODE, E_TRUNCATED, E_UNSUPPORTED,
-        E_MULTIFRAME or E_TOO_LARGE.
-      reason: one line: what, why, what to do.
-    """
-
-    def __init__(self, code: str, reason: str):
-        self.code, self.reason = code, " ".join(reason.split())
-        super().__init__(f"[{code}] {self.reason}")
 
 
 class Picture(NamedTuple):

@@ -5,16 +5,13 @@
 Random ops draw from a picture's content alone, as they do there, by TensorFlow's own generator.
 """
 
-import ast
-import struct
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-Seed = tuple[int, int]  # two int32
-MASK = 2**32 - 1
+from diffv2iqa_jax.pp.philox import Seed, fold_in, seed_of, uniform
+from diffv2iqa_jax.pp.spec import build, check_size
 
 
 class Crop(NamedTuple):
@@ -32,16 +29,6 @@ class Crop(NamedTuple):
 
 
 Op = Callable[[Crop, Seed, int], list[Crop]]
-
-
-def head(pipeline: str) -> tuple[str, str]:
-    """What a pipeline does to a picture before it is restored, and what it does to all views.
-
-    The first is a `resize` at its start, where there is one: a smaller picture is restored in
-    less time, and its views are of its own size.
-    """
-    first, _, rest = pipeline.partition("|")
-    return (first.strip(), rest) if first.strip().startswith("resize") else ("", pipeline)
 
 
 def parse(pipeline: str) -> Callable[..., list[Crop]]:
@@ -66,39 +53,6 @@ def parse(pipeline: str) -> Callable[..., list[Crop]]:
         return found
 
     return run
-
-
-def build(pipeline: str, ops: dict[str, Callable]) -> list[Any]:
-    """Calls the makers that a pipeline string names, "op(settings)|op(settings)", in order.
-
-    Raises:
-      ValueError: no such op, or settings that it does not take.
-    """
-    texts = [text.strip() for text in pipeline.split("|")] if pipeline.strip() else []
-    return [_make(text, pipeline, ops) for text in texts]
-
-
-def _make(text: str, pipeline: str, ops: dict[str, Callable]):
-    where = f"{text!r} in {pipeline!r}"
-    try:
-        call = ast.parse(text, mode="eval").body
-    except SyntaxError as error:
-        raise ValueError(f"{where}: write op(settings)|op(settings)") from error
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
-        raise ValueError(f"{where}: write op(settings); known are {sorted(ops)}")
-    if call.func.id not in ops:
-        raise ValueError(f"{where}: no such op; known are {sorted(ops)}")
-    try:
-        args = [ast.literal_eval(a) for a in call.args]
-        kwargs = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
-        return ops[call.func.id](*args, **kwargs)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{where}: {error}; known are {sorted(ops)}") from error
-
-
-def check_size(op: str, size: int) -> None:
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-        raise ValueError(f"{op} takes whole numbers from 1; got {size!r}")
 
 
 def crop(size: int) -> Op:
@@ -192,6 +146,8 @@ OPS = {
     "random_crops": random_crops,
     "resize": resize,
 }
+
+
 SEVERAL = ("grid", "random_crops")
 
 
@@ -257,39 +213,3 @@ def _keys(x: np.ndarray) -> np.ndarray:
     near = ((np.float32(1.5) * x - np.float32(2.5)) * x) * x + np.float32(1)
     far = ((np.float32(-0.5) * x + np.float32(2.5)) * x - np.float32(4)) * x + np.float32(2)
     return np.where(x < 1, near, np.where(x < 2, far, np.float32(0)))
-
-
-def seed_of(content: int) -> Seed:
-    """The seed that a picture's CRC-32 is."""
-    return struct.unpack("<i", struct.pack("<I", content))[0], 0
-
-
-def fold_in(seed: Seed, number: int) -> Seed:
-    """As `tf.random.experimental.stateless_fold_in`."""
-    first = _bits(seed, 1)[0]
-    return struct.unpack("<i", struct.pack("<I", first))[0], number
-
-
-def uniform(seed: Seed, count: int) -> np.ndarray:
-    """As `tf.random.stateless_uniform` with Philox: float32 in [0, 1)."""
-    bits = np.array(_bits(seed, count), np.uint32)
-    return ((bits & 0x7FFFFF) | 0x3F800000).view(np.float32) - np.float32(1)
-
-
-def _bits(seed: Seed, count: int) -> list[int]:
-    """As TensorFlow draws 32-bit numbers: the seed is mixed into a key and a counter first."""
-    words = [word & MASK for number in seed for word in (number, number >> 32)]
-    mixed = _philox((0x3EC8F720, 0x02461E29), words)
-    blocks = range(-(-count // 4))
-    draw = partial(_philox, mixed[:2])
-    return [bits for i in blocks for bits in draw([i, 0, *mixed[2:]])][:count]
-
-
-def _philox(key, counter) -> list[int]:
-    """Philox 4x32-10 (Salmon et al. 2011)."""
-    (k0, k1), c = key, list(counter)
-    for _ in range(10):
-        p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]
-        c = [p1 >> 32 ^ c[1] ^ k0, p1 & MASK, p0 >> 32 ^ c[3] ^ k1, p0 & MASK]
-        k0, k1 = k0 + 0x9E3779B9 & MASK, k1 + 0xBB67AE85 & MASK
-    return c

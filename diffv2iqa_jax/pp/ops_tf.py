@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from diffv2iqa_jax.pp import ops_numpy
+from diffv2iqa_jax.pp import spec
 
 Example = dict[str, tf.Tensor]
 Op = Callable[[Example], Example]
@@ -21,7 +21,7 @@ PICTURES = ("image", "reference", "views")
 
 def crop(size: int) -> Op:
     """A random square of `size` pixels; needs the example's `seed`, int32 (2,)."""
-    ops_numpy.check_size("crop", size)
+    spec.check_size("crop", size)
 
     def op(ex: Example) -> Example:
         ex = _at_least(ex, size)
@@ -33,7 +33,7 @@ def crop(size: int) -> Op:
 
 def center(size: int) -> Op:
     """The square of `size` pixels in the middle."""
-    ops_numpy.check_size("center", size)
+    spec.check_size("center", size)
 
     def op(ex: Example) -> Example:
         ex = _at_least(ex, size)
@@ -58,7 +58,7 @@ def grid(size: int) -> Op:
 
     Pictures get a leading axis, row by row from the top left; `crop` counts along it.
     """
-    ops_numpy.check_size("grid", size)
+    spec.check_size("grid", size)
 
     def starts(length: tf.Tensor) -> tf.Tensor:
         count = (length + size - 1) // size
@@ -78,8 +78,8 @@ def random_crops(size: int, n: int) -> Op:
 
     Pictures get a leading axis of length n; `crop` counts along it.
     """
-    ops_numpy.check_size("random_crops", size)
-    ops_numpy.check_size("random_crops", n)
+    spec.check_size("random_crops", size)
+    spec.check_size("random_crops", n)
 
     def op(ex: Example) -> Example:
         ex = _at_least(ex, size)
@@ -91,7 +91,7 @@ def random_crops(size: int, n: int) -> Op:
 
 def resize(size: int) -> Op:
     """The whole picture scaled to (size, size), bicubic with antialiasing; not for views."""
-    ops_numpy.check_size("resize", size)
+    spec.check_size("resize", size)
 
     def op(ex: Example) -> Example:
         if "views" in ex:
@@ -106,7 +106,7 @@ def shrink(factor: int) -> Op:
 
     Both ways bicubic, antialiased, rounded to bytes: the condition of SR3's super-resolution.
     """
-    ops_numpy.check_size("shrink", factor)
+    spec.check_size("shrink", factor)
 
     def op(ex: Example) -> Example:
         if "reference" not in ex or "views" in ex:
@@ -139,7 +139,7 @@ def parse(pipeline: str) -> Op:
     Raises:
       ValueError: an op is unknown or its settings do not fit; says which.
     """
-    ops = ops_numpy.build(pipeline, OPS)
+    ops = spec.build(pipeline, OPS)
 
     def run(ex: Example) -> Example:
         seed = ex.get("seed")

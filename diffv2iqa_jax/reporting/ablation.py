@@ -6,7 +6,7 @@ import numpy as np
 
 from diffv2iqa_jax.config import flat
 from diffv2iqa_jax.reporting.html import known, markdown, number
-from diffv2iqa_jax.reporting.page import Run
+from diffv2iqa_jax.reporting.run import Run
 
 # These make no other experiment: repeats with other seeds are one row, with mean and deviation.
 REPEATED = ("seed", "restorer.seed", "restorer.run", "restorer.folder", "data.folder")

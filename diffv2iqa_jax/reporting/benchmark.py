@@ -14,7 +14,7 @@ import numpy as np
 from diffv2iqa_jax.evaluation import correlation, significance
 from diffv2iqa_jax.reporting import html
 from diffv2iqa_jax.reporting.html import known, number
-from diffv2iqa_jax.reporting.page import Run
+from diffv2iqa_jax.reporting.run import Run
 
 MEASURES = ("srcc", "krcc", "plcc", "plcc_fit", "rmse_native")
 ALL = " (all)"  # after the name of a set all of whose images trained

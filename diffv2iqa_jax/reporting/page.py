@@ -5,48 +5,29 @@ Every text of a run is escaped here; a section whose file is missing says so.
 
 import json
 from html import escape
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from diffv2iqa_jax.evaluation import correlation
 from diffv2iqa_jax.reporting import charts, html
 from diffv2iqa_jax.reporting.html import known, number
+from diffv2iqa_jax.reporting.run import TASKS, Run
 
-TASKS = {"restoration": "Restoration", "quality": "Quality"}  # in the order of a page
 SCORES = {
     "score": "both branches",
     "score_guidance": "guidance branch",
     "score_difference": "difference branch",
 }
+
+
 MAPS = {"score": "viridis", "weight": "magma"}  # colours of the two kinds of patch maps
+
+
 MOST_STRIPS = 16  # rows of strips; all of 25 types would make the page heavy
+
+
 SHOWN_KEYS = ("train/loss", "val/", "lr")  # of the log, in this order
-
-
-class Run(NamedTuple):
-    """One stage of a run as its folder holds it; None where a file is missing.
-
-    Attributes:
-      name: of the folder.
-      task: one of TASKS, or "" where nothing says it.
-      results: what the evaluation found.
-      config, env: the resolved settings; versions, devices and arguments.
-      history: {key: {step: value}}, the log; {} where there is none.
-      damaged: lines of the log that could not be read.
-      predictions: columns (N,), a row per image; numbers are float64, missing ones NaN.
-      examples: columns (K, ...), images with their views and maps.
-    """
-
-    name: str
-    task: str
-    results: dict | None
-    config: dict | None
-    env: dict | None
-    history: dict[str, dict[int, float]]
-    damaged: int
-    predictions: dict[str, np.ndarray] | None
-    examples: dict[str, np.ndarray] | None
 
 
 def page(title: str, runs: list[Run]) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from diffv2iqa_jax.reporting.html import markdown
-from diffv2iqa_jax.reporting.page import Run
+from diffv2iqa_jax.reporting.run import Run
 
 UNITS = {"psnr": 2, "ssim": 3}  # digits
 

@@ -6,15 +6,13 @@ import glob
 import os
 from collections.abc import Iterable, Iterator
 
+from diffv2iqa_jax.errors import UsageError
+
 # In folders other files are passed over. What we cannot read but is a picture gets its row.
 PICTURES = ".jpg .jpeg .jpe .mpo .png .apng .webp .bmp .tif .tiff .gif".split()
 OTHERS = ".heic .heif .avif .jxl .jp2 .j2k".split()
 SUFFIXES = {*PICTURES, *OTHERS}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-
-
-class UsageError(ValueError):
-    """What was asked for cannot be: what, why, what to do."""
 
 
 def expand(inputs: Iterable[str], *, column: str = "", listed: Iterable[str] = ()) -> Iterator[str]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax.pp import ops_numpy
+from diffv2iqa_jax.pp import ops_numpy, spec
 from diffv2iqa_jax.scoring.predictor import Judge
 from diffv2iqa_jax.types import Views, Weights
 
@@ -49,10 +49,10 @@ def loss(
 
 def _scaled(x_BHWC: jax.Array, pp: str) -> tuple[jax.Array, str]:
     """What the pipeline's first ops scale, and the rest of it, which only cuts."""
-    first, rest = ops_numpy.head(pp)
+    first, rest = spec.head(pp)
     while first:
         side = ops_numpy.parse(first)(np.zeros((1, 1, 3), np.uint8), 0)[0].image_HWC.shape[0]
         shape = (x_BHWC.shape[0], side, side, 3)
         x_BHWC = jax.image.resize(x_BHWC, shape, "cubic").clip(-1, 1)
-        first, rest = ops_numpy.head(rest)
+        first, rest = spec.head(rest)
     return x_BHWC, rest

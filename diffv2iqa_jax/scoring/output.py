@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from diffv2iqa_jax.scoring.inputs import UsageError
+from diffv2iqa_jax.errors import UsageError
 
 try:
     import fcntl

@@ -6,30 +6,29 @@ made of a published model: "maniqa", "vcrnet", or "diffv2iqa_release" with a res
 
 import dataclasses
 import functools
-import hashlib
 import json
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import pixels, rng
+from diffv2iqa_jax import pixels
+from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.tasks import restorers, stages
-from diffv2iqa_jax.tasks.example import example
+from diffv2iqa_jax.training.saved import digest, saved, shapes
 from diffv2iqa_jax.types import Batch, Params, Restorer, Views, Weights
 from diffv2iqa_jax.weights import files, published
 
 STARTER = pathlib.Path(__file__).parents[1] / "weights" / "starter.safetensors"
+
+
 PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+
+
 KIND = "diffv2iqa"
-
-
-class WeightsError(ValueError):
-    """There are no such weights, or they cannot score: what, why, what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,37 +150,6 @@ def _of_task(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
     if found[0]["task"] != task:
         raise WeightsError(f"{folder}: is a {found[0]['task']} run; name one of task {task!r}")
     return found
-
-
-def saved(folder: str) -> tuple[dict, Weights, int]:
-    """Resolved configuration, weights (on the host) and step of a run's newest intact checkpoint.
-
-    Raises:
-      FileNotFoundError: there is none.
-    """
-    from diffv2iqa_jax.training.checkpoint import Checkpoints  # Orbax takes a second
-
-    kept = Checkpoints(folder)
-    config = kept.config()
-    like = shapes(config, config["data"]["size"])
-    weights, step = kept.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
-    return config, jax.device_get(weights), step
-
-
-def shapes(config: dict, size: int) -> Weights:
-    """Shapes of the weights of a task's settings; nothing is computed."""
-    batch = jax.tree.map(jnp.asarray, example(size))
-    task = stages.TASKS[config["task"]](**stages.settings(config))
-    return jax.eval_shape(task.init, rng.stream(0, "init"), batch)
-
-
-def digest(weights: Weights) -> str:
-    """SHA-256 over all arrays and their names, in the order of these."""
-    total = hashlib.sha256()
-    for name, x in sorted(files.flatten(weights).items()):
-        total.update(f"{name} {x.dtype} {x.shape}\n".encode())
-        total.update(np.ascontiguousarray(x))
-    return total.hexdigest()
 
 
 def _of_file(name: str, path: pathlib.Path, restorer: str | None) -> Judge:

@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax import pixels
-from diffv2iqa_jax.pp import decode, tiles
+from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp import decode, spec, tiles
 from diffv2iqa_jax.pp import ops_numpy as cutting
-from diffv2iqa_jax.pp.decode import ImageError, Reading
+from diffv2iqa_jax.pp.decode import Reading
 from diffv2iqa_jax.scoring import loss as objective
 from diffv2iqa_jax.scoring import predictor
 from diffv2iqa_jax.types import Weights
@@ -119,7 +120,7 @@ class Scorer:
         self.info = dataclasses.replace(judged.info, protocol=protocol)
         # A CPU gains nothing from more, and a photo of one crop would be filled up in vain.
         self.batch = batch or (1 if jax.default_backend() == "cpu" else 32)
-        self._first, self._cut = (cutting.parse(part) for part in cutting.head(pp))
+        self._first, self._cut = (cutting.parse(part) for part in spec.head(pp))
         self._crops, self._pp = crops, pp
         self._reading, self._workers = reading, workers
         self._judged, self._weights = judged, jax.device_put(judged.weights)

@@ -18,9 +18,9 @@ import numpy as np
 
 from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.distortions.kadid import LEVELS, TASTE, TYPES, distort
+from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.pp import photos
 from diffv2iqa_jax.scoring import scorer
-from diffv2iqa_jax.scoring.predictor import WeightsError
 
 STRONG = 3  # from this level on, a copy should score below its original
 

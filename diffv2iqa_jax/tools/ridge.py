@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import pixels, report
+from diffv2iqa_jax import pixels
 from diffv2iqa_jax.data.rated import Data
 from diffv2iqa_jax.evaluation import predictions
-from diffv2iqa_jax.training import setup
+from diffv2iqa_jax.reporting import write
+from diffv2iqa_jax.training import checks
 from diffv2iqa_jax.weights import files as pretrained
 from diffv2iqa_jax.weights import published
 
@@ -91,8 +92,8 @@ def choose(x_ND: np.ndarray, y_N: np.ndarray) -> float:
 
 def run(config: dict, workdir: str, files: list[str]) -> dict:
     """Fits on the training part, tests on the test part, writes the run; its results."""
-    setup.check_data(config["data"])
-    setup.check_prepared(config)
+    checks.check_data(config["data"])
+    checks.check_prepared(config)
     nets = [pooled(path) for path in files]
     data = Data(config["data"], config["evaluate"]["val_images"])
     os.makedirs(workdir, exist_ok=True)
@@ -107,7 +108,7 @@ def run(config: dict, workdir: str, files: list[str]) -> dict:
     predictions.write_table(os.path.join(workdir, "predictions.csv"), table, data.table)
     configs.write_json(os.path.join(workdir, "config.json"), config)
     configs.write_json(os.path.join(workdir, "results.json"), results)
-    report.write(workdir)
+    write.write(workdir)
     return results
 
 

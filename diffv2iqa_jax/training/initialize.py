@@ -8,11 +8,10 @@ import numpy as np
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels
-from diffv2iqa_jax.config import ConfigError
+from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.models import quality
-from diffv2iqa_jax.scoring import predictor
 from diffv2iqa_jax.tasks import stages
-from diffv2iqa_jax.training import setup
+from diffv2iqa_jax.training import checks, saved
 from diffv2iqa_jax.types import Weights
 from diffv2iqa_jax.weights import files
 
@@ -44,13 +43,13 @@ def resolve(config: dict) -> tuple[dict, Weights | None]:
     if "run" not in named:
         return config, None
     try:
-        stage1, weights, step = predictor.saved(named["run"])
+        stage1, weights, step = saved.saved(named["run"])
     except FileNotFoundError as error:
         raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
     if stage1["task"] != "restoration":
         raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
     settings = configs.override(stage1["restorer"], configs.flat(named["changes"]))
-    setup.check_restorer(settings)
+    checks.check_restorer(settings)
     learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
     # Whether views are of whole images or of crops: a scorer has to know.
     origin = {"run": named["run"], "step": step, "cached": named["cached"], "data": learned}
@@ -101,7 +100,7 @@ def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dic
     """
     if not os.path.isdir(folder):
         raise ValueError("a branch comes from a run: name its folder")
-    theirs, weights, _ = predictor.saved(folder)
+    theirs, weights, _ = saved.saved(folder)
     branch, here = _section(theirs, name), _section(config, name)
     if not branch:
         raise ValueError(f"is a run without a {name} branch")
@@ -138,7 +137,7 @@ def _weight(model: dict, name: str) -> float:
 
 
 def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
-    theirs, weights, _ = predictor.saved(folder)
+    theirs, weights, _ = saved.saved(folder)
     if name in SETTINGS:
         _check_settings(config, name, _section(theirs, name))
     if theirs["task"] == "restoration":

@@ -14,13 +14,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import report, rng
+from diffv2iqa_jax import errors, rng
 from diffv2iqa_jax.data import pristine
 from diffv2iqa_jax.data.rated import Data
 from diffv2iqa_jax.evaluation import baselines, predictions
-from diffv2iqa_jax.pp import ops_numpy
+from diffv2iqa_jax.pp import spec
+from diffv2iqa_jax.reporting import write
 from diffv2iqa_jax.tasks import restorers
-from diffv2iqa_jax.training import initialize, setup, sharding, steps, view_cache
+from diffv2iqa_jax.training import checks, initialize, setup, sharding, steps, view_cache
 from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
 from diffv2iqa_jax.training.logs import Log
 from diffv2iqa_jax.training.state import TrainState
@@ -61,10 +62,10 @@ def run(
       Preempted: `stop` asked for it.
       FloatingPointError: the loss is not finite.
     """
-    setup.check(config)
-    setup.check_prepared(config, on)
+    checks.check(config)
+    checks.check_prepared(config, on)
     devices = configs.call(sharding.make, "devices", config["devices"])
-    setup.check_devices(config, devices.size)
+    checks.check_devices(config, devices.size)
     resolved, stage1 = initialize.resolve(config)
     task = setup.make_task(resolved)
     frozen, rates = config["optim"]["frozen"], config["optim"]["rates"]
@@ -82,7 +83,7 @@ def run(
     # Data.
     data = open_data(config["data"], config["evaluate"]["val_images"], on)
     if config["task"] == "quality" and on is None and not data.rated:
-        raise configs.ConfigError(
+        raise errors.ConfigError(
             f"config.data.name {data.source.name!r}: has no opinions to learn from; a pool is for "
             "--mode evaluate --on"
         )
@@ -110,7 +111,7 @@ def run(
     checkpoints = Checkpoints(workdir, keep=config["keep"])
     saved = checkpoints.restore(devices.single(state), frozen)
     if saved is None and mode == "evaluate":
-        raise configs.ConfigError(f"workdir {workdir}: holds no checkpoint to evaluate; train it")
+        raise errors.ConfigError(f"workdir {workdir}: holds no checkpoint to evaluate; train it")
     state = state if saved is None else devices.spread(saved)
     start = 0 if saved is None else int(saved.step)
     total = config["optim"]["steps"]
@@ -194,7 +195,7 @@ def finish(out: str, results: dict, log: Log, checkpoints: Checkpoints, first: b
     if first:
         os.makedirs(out, exist_ok=True)
         configs.write_json(os.path.join(out, "results.json"), results)
-        report.write(out)
+        write.write(out)
     log.close()
     checkpoints.close()
     return results
@@ -212,13 +213,13 @@ def open_data(settings: dict, val_images: int, on: str | None):
     try:
         return pristine.Pristine(settings, val_images, process)
     except ValueError as error:
-        raise configs.ConfigError(f"config.data: {error}") from error
+        raise errors.ConfigError(f"config.data: {error}") from error
 
 
 def make_views(resolved: dict, config: dict, data: Data, weights: Weights, folder, stop):
     """Runs the views pass; returns where the views are."""
     settings = resolved["restorer"]
-    first, _ = ops_numpy.head(data.pp("pp_test"))
+    first, _ = spec.head(data.pp("pp_test"))
     meta = view_cache.describe(settings, digest(weights), data.source.name, first)
     ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))
     made = view_cache.run(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import errors, pixels
 from diffv2iqa_jax.data import pipeline
 from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.types import Restorer, Weights
@@ -111,7 +111,7 @@ def _claim(folder: str, meta: dict) -> None:
     with open(named) as file:
         changed = configs.differences(json.load(file), meta)
     if changed:
-        raise configs.ConfigError(
+        raise errors.ConfigError(
             f"views {folder}: were made otherwise, differing in {', '.join(changed[:3])}; "
             "name another config.restorer.folder or delete that one"
         )

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.data import rated as module
 from diffv2iqa_jax.data.sets import store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
-from diffv2iqa_jax.training import setup
+from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.training import checks
 from tests import runs, twins
 
 
@@ -105,10 +105,10 @@ def test_all_of_another_set_is_the_test_part(folder):
 def test_bad_settings_are_refused_before_anything_starts(folder, changes, message):
     config = runs.stage1(folder, **changes)
     with pytest.raises(ConfigError, match=message):
-        setup.check(config)
-        setup.check_prepared(config)
+        checks.check(config)
+        checks.check_prepared(config)
     with pytest.raises(ConfigError, match="prepare csv --name no"):
-        setup.check_prepared(runs.stage1(folder), "csv/no")
+        checks.check_prepared(runs.stage1(folder), "csv/no")
 
 
 def test_a_set_without_parts_has_no_official_split(folder):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax.data.sets import scenes
-from diffv2iqa_jax.distortions import builtin
+from diffv2iqa_jax.distortions import degrade
 from diffv2iqa_jax.evaluation import full_reference, haarpsi
 
 REFERENCE = np.stack([scenes.scene(i, 48) for i in range(4)])
 TYPES = ("jpeg", "white_noise", "motion_blur", "brighten")
-IMAGE = np.stack([builtin.degrade(x, t, 3, seed=0) for x, t in zip(REFERENCE, TYPES, strict=True)])
+IMAGE = np.stack([degrade.degrade(x, t, 3, seed=0) for x, t in zip(REFERENCE, TYPES, strict=True)])
 
 
 @pytest.mark.parametrize("subsample", [True, False])

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode
-from diffv2iqa_jax.pp.decode import ImageError, Reading
+from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import FORMATS, encoded, picture, smooth
 
 

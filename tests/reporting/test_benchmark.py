@@ -10,7 +10,7 @@ import pytest
 
 from diffv2iqa_jax import report
 from diffv2iqa_jax.evaluation import correlation
-from diffv2iqa_jax.reporting import benchmark
+from diffv2iqa_jax.reporting import benchmark, write
 
 TYPES = ("blur", "jpeg")
 
@@ -61,7 +61,7 @@ def study(tmp_path):
 
 
 def entries(*folders):
-    return [e for folder in folders for e in report._entries(str(folder))]
+    return [e for folder in folders for e in write.entries(str(folder))]
 
 
 def table(made, title):

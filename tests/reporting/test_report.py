@@ -13,6 +13,7 @@ from PIL import Image
 
 from diffv2iqa_jax import report
 from diffv2iqa_jax.evaluation import correlation
+from diffv2iqa_jax.reporting import run, write
 
 TYPES = ("blur", "jpeg", "noise", "<b>odd</b> $x_{")
 SIZE = 64
@@ -123,7 +124,7 @@ def make_restoration(folder, n=96):
 
 def written(*args):
     """The page that `report.write` made."""
-    return Path(report.write(*map(str, args))).read_text(encoding="utf-8")
+    return Path(write.write(*map(str, args))).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,7 @@ def test_examples_of_a_wrong_kind_are_refused(quality, change, why):
     with np.load(quality / "examples.npz") as file:
         np.savez(quality / "examples.npz", **(dict(file) | change))
     with pytest.raises(ValueError, match=why):
-        report.write(str(quality))
+        write.write(str(quality))
 
 
 def test_what_is_no_run_is_refused(tmp_path, quality, capsys):
@@ -276,7 +277,7 @@ def test_stages_are_shown_also_beside_the_config_that_names_them(made, tmp_path)
     folder = tmp_path / "stages"
     shutil.copytree(made, folder)
     (folder / "config.json").write_text('{"stages": {}}')
-    assert [run.task for run in report.read(str(folder))] == ["restoration", "quality"]
+    assert [run.task for run in run.read(str(folder))] == ["restoration", "quality"]
 
 
 def test_a_run_in_training_has_a_page_too(made, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax import score
+from diffv2iqa_jax import errors, score
 from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.scoring import inputs, maps, output
 from tests.pictures import FORMATS, encoded, picture
@@ -349,7 +349,7 @@ def test_tables_without_the_column_are_refused(run, tmp_path):
     (tmp_path / "x.csv").write_text("image,mos\n")
     code, _, err = run("--column", "imag", tmp_path / "x.csv")
     assert code == score.USAGE and "did you mean 'image'" in err
-    with pytest.raises(inputs.UsageError, match="cannot be read"):
+    with pytest.raises(errors.UsageError, match="cannot be read"):
         list(inputs.expand([str(tmp_path / "none.csv")], column="x"))
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import diffv2iqa_jax
+from diffv2iqa_jax import errors
 from diffv2iqa_jax.data import pipeline
 from diffv2iqa_jax.data.sets import registry
 from diffv2iqa_jax.pp import tiles
@@ -317,7 +318,7 @@ def test_converted_checkpoints_score_by_a_grid(restored, tmp_path):
     views = predictor.Views(jnp.zeros((1, 4, 16, 16, 3)))
     net = published.KINDS["diffv2iqa_release"].module(**tiny.model())
     converted("diffv2iqa_release", net, (views,), tiny.model(), release)
-    with pytest.raises(predictor.WeightsError, match="without a restorer"):
+    with pytest.raises(errors.WeightsError, match="without a restorer"):
         scorer.load(release, jit_cache=None)
     assert np.isfinite(scorer.load(release, restorer=str(restored), jit_cache=None)(x).score)
 
@@ -353,7 +354,7 @@ def test_weights_that_cannot_score_are_refused_in_a_line(restored, tmp_path):
     }.items():
         if str(name) == "starter" and predictor.STARTER.exists():
             continue
-        with pytest.raises(predictor.WeightsError, match=message) as caught:
+        with pytest.raises(errors.WeightsError, match=message) as caught:
             scorer.load(str(name), jit_cache=None)
         assert "\n" not in str(caught.value)
     for settings in ({"batch": 0}, {"crops": 0}, {"pp": "grid(0)"}):
@@ -375,13 +376,13 @@ def test_a_file_that_does_not_fit_its_card_is_refused_by_name(packed, tmp_path):
     ):
         path = tmp_path / "changed.safetensors"
         files.save(path, files.unflatten(changed), own)
-        with pytest.raises(predictor.WeightsError, match=message):
+        with pytest.raises(errors.WeightsError, match=message):
             predictor.load(str(path))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(predictor.WeightsError, match="cut short"):
+    with pytest.raises(errors.WeightsError, match="cut short"):
         predictor.load(str(path))
     path.write_bytes(packed.read_bytes()[:-1] + b"x")
-    with pytest.raises(predictor.WeightsError, match="SHA-256"):
+    with pytest.raises(errors.WeightsError, match="SHA-256"):
         predictor.load(str(path))
 
 

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax import rng
-from diffv2iqa_jax.tasks import stages
+from diffv2iqa_jax.tasks import quality, restoration
 from diffv2iqa_jax.training import optim, sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
 
 RESTORER = tiny.restorer(net={"multipliers": (1,)})
 TASKS = {
-    "restoration": stages.restoration(restorer=RESTORER),
-    "quality": stages.quality(restorer=RESTORER, model=tiny.model(w2="learned"), loss="huber"),
+    "restoration": restoration.restoration(restorer=RESTORER),
+    "quality": quality.quality(restorer=RESTORER, model=tiny.model(w2="learned"), loss="huber"),
 }
 FROZEN = {"restoration": "", "quality": "^restorer/|/vit/"}
 ADAM = {"name": "adam", "lr": 1e-2, "schedule": "constant", "period": 0, "warmup": 0, "steps": 20}
@@ -84,7 +84,7 @@ def test_padding_has_no_say_in_the_loss(stage):
 def test_a_step_keeps_the_structure_of_statistics_that_pretrained_weights_left_out():
     """Placing weights by their paths drops empty parts; a step that adds one cannot be stored."""
     model = {"branches": {"guidance": tiny.guidance(select=((0,),), noise_width=0)}}
-    task = stages.quality(restorer={"kind": "none"}, model=model, loss="mse")
+    task = quality.quality(restorer={"kind": "none"}, model=model, loss="mse")
     batch = tiny.batch(count=1)
     made = task.init(jax.random.key(0), batch)
     for stats in (made.stats, {}):
@@ -118,15 +118,15 @@ def test_the_branch_loss_asks_each_branch_for_its_share_of_the_whole_score():
     made = {"restorer": RESTORER, "model": tiny.model(w2=3.0), "loss": "mse"}
     weights = tiny.random(jax.eval_shape(TASKS["quality"].init, jax.random.key(0), batch))
     of = lambda task: jax.jit(lambda: task.loss(weights, batch, key)[0])()
-    out = jax.jit(stages.quality(**made).predict)(weights, batch)
+    out = jax.jit(quality.quality(**made).predict)(weights, batch)
     each = [2 * out["score_guidance"], 2 * 3.0 * out["score_difference"]]
     own = np.mean([np.mean((x - batch["mos"]) ** 2) for x in each])
-    plain, more = of(stages.quality(**made)), of(stages.quality(**made, branch_loss=0.5))
+    plain, more = of(quality.quality(**made)), of(quality.quality(**made, branch_loss=0.5))
     np.testing.assert_allclose(more - plain, 0.5 * own, rtol=1e-4)
 
 
 def test_settings_that_make_no_stage_are_refused():
     with pytest.raises(ValueError, match="loss 'l4': known are .*mse"):
-        stages.quality(restorer=tiny.restorer(), model=tiny.model(), loss="l4")
+        quality.quality(restorer=tiny.restorer(), model=tiny.model(), loss="l4")
     with pytest.raises(ValueError, match="known are .*guidance"):
-        stages.quality(restorer={"kind": "none"}, model={"branches": {"x": {}}}, loss="mse")
+        quality.quality(restorer={"kind": "none"}, model={"branches": {"x": {}}}, loss="mse")

@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.config import ConfigError
-from diffv2iqa_jax.scoring import predictor
-from diffv2iqa_jax.training import initialize, loop, setup
+from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.training import checks, initialize, loop, saved, setup
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.weights import files, published
 from tests import runs, theirs, tiny
@@ -81,7 +80,7 @@ def test_a_part_that_no_task_has_is_refused():
     config = quality("")
     config["pretrained"]["resnett"] = ""
     with pytest.raises(ConfigError, match="pretrained.resnett: no such key; .*'resnet'"):
-        setup.check(config)
+        checks.check(config)
 
 
 def test_a_run_of_no_steps_makes_a_run_of_weights_from_elsewhere(data, tmp_path):
@@ -111,7 +110,7 @@ def test_a_backbone_is_taken_from_a_run_of_another_model(looked, data):
     settings = {"model.branches.guidance.width": 4, "pretrained.vit": looked}
     config = runs.maniqa_run(data, **settings)
     placed = initialize.parts(config, shapes(config))["quality/guidance/vit"]
-    theirs_all = predictor.saved(looked)[1].params["quality"]["guidance"]
+    theirs_all = saved.saved(looked)[1].params["quality"]["guidance"]
     jax.tree.map(np.testing.assert_array_equal, placed.params, theirs_all["vit"])
 
 
@@ -120,7 +119,7 @@ def test_a_run_without_restorer_and_statistics_stops_goes_on_and_is_read(looked,
     config = runs.maniqa_run(data, **{"optim.steps": 3, "pretrained.vit": looked})
     assert loop.run(config, str(tmp_path), stop_at=2) == {}
     assert loop.run(config, str(tmp_path))["step"] == 3
-    weights = predictor.saved(str(tmp_path))[1]
+    weights = saved.saved(str(tmp_path))[1]
     assert set(weights.params) == {"quality"} and not weights.stats
 
 
@@ -171,7 +170,7 @@ def test_branches_that_saw_the_image_alone_start_ones_that_see_more(alone, data)
     weights = jax.jit(task.init)(jax.random.key(0), tiny.batch(count=1))
     for at, source in initialize.parts(config, shapes(config)).items():
         weights = files.place(weights, at, source)
-    theirs_config, before, _ = predictor.saved(alone)
+    theirs_config, before, _ = saved.saved(alone)
     batch = tiny.batch(views=3)
     out = jax.jit(task.predict)(weights, batch)
     want = jax.jit(setup.make_task(theirs_config).predict)(before, batch)
@@ -209,7 +208,7 @@ def test_a_branch_alone_keeps_its_scores_and_one_without_a_say_is_refused(alone,
     config["pretrained"]["guidance"] = ""
     del config["model"]["branches"]["guidance"]
     found = initialize.parts(config, shapes(config))["quality/difference/head"]
-    before = predictor.saved(alone)[1].params["quality"]["difference"]["head"]
+    before = saved.saved(alone)[1].params["quality"]["difference"]["head"]
     jax.tree.map(np.testing.assert_array_equal, found.params, before)
     config = four_views(data, alone)
     config["model"]["w2"] = 0.0
@@ -238,7 +237,7 @@ def test_a_whole_model_must_have_seen_the_same_views(looked, data):
 def test_a_branch_that_saw_other_views_starts_no_other(looked, data, monkeypatch):
     config = four_views(data, "")
     config["pretrained"] |= {"guidance": looked, "difference": ""}
-    theirs_config, weights, step = predictor.saved(looked)
+    theirs_config, weights, step = saved.saved(looked)
     theirs_config["model"]["branches"]["guidance"]["noise_width"] = 4
     monkeypatch.setattr(initialize.judge, "saved", lambda path: (theirs_config, weights, step))
     with pytest.raises(ConfigError, match="looked at other views too; pretrained.model takes"):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.data import pipeline
 from diffv2iqa_jax.data.sets import store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
-from diffv2iqa_jax.training import loop, setup, view_cache
+from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.training import checks, loop, view_cache
 from tests import runs, tiny, twins
 
 
@@ -263,4 +263,4 @@ def test_views_of_two_sizes_are_refused(data, restored, tmp_path):
     with pytest.raises(ConfigError, match="must start with the same resize, or none"):
         loop.run(config, str(tmp_path / "run"))
     config["restorer"]["cached"] = False
-    setup.check(config)
+    checks.check(config)

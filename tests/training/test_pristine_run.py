@@ -12,12 +12,12 @@ from PIL import Image
 from configs import pristine as config
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import rng
-from diffv2iqa_jax.config import ConfigError
 from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.distortions import kadid
+from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.evaluation import full_reference
-from diffv2iqa_jax.tasks import stages
-from diffv2iqa_jax.training import loop, setup
+from diffv2iqa_jax.tasks import distorting, quality
+from diffv2iqa_jax.training import checks, loop, setup
 from diffv2iqa_jax.types import Task
 from tests import runs, tiny
 
@@ -84,7 +84,7 @@ def seen(batch, key, **changes) -> dict:
         return jnp.zeros(()), ({}, {})
 
     task = Task(lambda key, batch: batch["image"].shape, loss, lambda weights, batch: batch)
-    made = stages.distorting(task, **(SETTINGS | changes))
+    made = distorting.distorting(task, **(SETTINGS | changes))
     assert made.init(key, batch) == batch["reference"].shape
     assert made.predict(None, batch) is batch
 
@@ -134,11 +134,11 @@ def test_a_rated_image_is_distorted_itself_and_its_quality_discounted():
 def test_a_rated_set_may_be_distorted_and_then_takes_no_keys_of_evaluation():
     config = runs.maniqa_run("nowhere")
     config["data"]["distort"] = dict(SETTINGS)
-    setup.check(config)
+    checks.check(config)
     assert setup.make_task(config).loss is not None
     config["data"]["distort"]["pairs"] = 0
     with pytest.raises(ConfigError, match="config.data.distort.pairs: no such key"):
-        setup.check(config)
+        checks.check(config)
 
 
 @pytest.mark.parametrize(
@@ -164,18 +164,18 @@ def test_a_key_too_many_and_stored_views_are_refused(folder):
     wrong = small(folder)
     wrong["data"]["distort"]["level"] = 3
     with pytest.raises(ConfigError, match="config.data.distort.level: no such key.*'levels'"):
-        setup.check(wrong)
+        checks.check(wrong)
     stored = small(folder)
     stored["restorer"] = {"run": "x", "changes": {}, "cached": True, "folder": ""}
     with pytest.raises(ConfigError, match="distorted anew at each step"):
-        setup.check(stored)
+        checks.check(stored)
 
 
 @pytest.mark.parametrize("row", config.ROWS)
 def test_every_row_is_a_whole_configuration_of_at_most_six_million_parameters(row, folder):
     c = configs.plain(config.get_config(row))
     c["data"]["folder"] = str(folder)
-    setup.check(c)
+    checks.check(c)
     weights = setup.shapes(setup.make_task(c), c["data"]["size"])
     assert 5e5 < sum(x.size for x in jax.tree.leaves(weights.params)) < 6.1e6
 
@@ -184,9 +184,9 @@ def test_the_branches_learn_from_photos_too(folder):
     """The wiring of stage 2: image, label and content are made in the step."""
     c = configs.plain(config.get_config("branches"))
     c["data"]["folder"] = str(folder)
-    setup.check(c)
-    quality = stages.quality(restorer=tiny.restorer(), model=tiny.model(), loss="mse")
-    task = stages.distorting(quality, **(SETTINGS | {"types": TYPES}))
+    checks.check(c)
+    learner = quality.quality(restorer=tiny.restorer(), model=tiny.model(), loss="mse")
+    task = distorting.distorting(learner, **(SETTINGS | {"types": TYPES}))
     batch = {k: v for k, v in tiny.batch(count=4).items() if k not in ("image", "mos")}
     key = rng.stream(0, "train")
     weights = jax.eval_shape(task.init, key, batch)

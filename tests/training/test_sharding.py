@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.tasks import stages
+from diffv2iqa_jax.tasks import quality, restoration
 from diffv2iqa_jax.training import optim, sharding, steps
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
@@ -17,15 +17,17 @@ from tests import tiny
 RESTORER = tiny.restorer(net={"multipliers": (1,)}, sampling={"steps": 3})
 
 
-def quality(norm):
+def make_quality(norm):
     """The stage with the branch that has a BatchNorm, the one thing where images could meet."""
     branch = tiny.difference(resnet=tiny.resnet(norm=norm))
-    return stages.quality(restorer=RESTORER, model={"branches": {"difference": branch}}, loss="mse")
+    return quality.quality(
+        restorer=RESTORER, model={"branches": {"difference": branch}}, loss="mse"
+    )
 
 
 STAGES = {
-    "restoration": (stages.restoration(restorer=RESTORER), ""),
-    "quality": (quality("batch"), "restorer"),
+    "restoration": (restoration.restoration(restorer=RESTORER), ""),
+    "quality": (make_quality("batch"), "restorer"),
 }
 SGD = {"name": "sgd", "lr": 0.1, "schedule": "cosine", "period": 0, "warmup": 0, "steps": 4}
 
@@ -111,7 +113,7 @@ def bytes_of(types: list[str]) -> int:
 
 def test_devices_exchange_each_trainable_gradient_once_however_many_micro_batches():
     where, batch = sharding.make("jit"), tiny.batch(count=16)  # no stored views: the chain runs
-    task = quality("group")
+    task = make_quality("group")
     tx, rate = optim.make(**SGD, weight_decay=0.0, clip=1.0)
     make = lambda key: TrainState.create(task.init(key, batch), tx, "restorer")
     state = jax.eval_shape(make, jax.random.key(0))

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax.data import pipeline
-from diffv2iqa_jax.data.sets import registry
-from diffv2iqa_jax.distortions import builtin
+from diffv2iqa_jax.data.sets import builtin, registry, store
+from diffv2iqa_jax.distortions import degrade
 from diffv2iqa_jax.evaluation import full_reference
 
 
@@ -17,12 +17,12 @@ def test_labels_are_the_quality_of_the_stored_pixels(tiny):
             image, reference = batch["image"][i], batch["reference"][i]
             quality = full_reference.haarpsi(reference, image, subsample=False)
             assert batch["mos"][i] == pytest.approx(quality, abs=1e-6)
-            assert batch["content"][i] == registry.content(image)
+            assert batch["content"][i] == store.content(image)
 
 
 def test_mild_distortions_are_rated_better_than_severe_ones(tiny):
     mos, level = tiny.table["mos"], tiny.table["level"]
-    means = [mos[level == k].mean() for k in builtin.LEVELS]
+    means = [mos[level == k].mean() for k in degrade.LEVELS]
     assert (np.diff(means) < 0).all() and means[0] - means[4] > 0.3
 
 
@@ -30,7 +30,7 @@ def test_rows_are_numbered_and_named_once(tiny):
     table = tiny.table
     np.testing.assert_array_equal(table["id"], np.arange(96))
     assert len(set(table["name"])) == 96
-    assert collections.Counter(table["type"]) == dict.fromkeys(builtin.TYPES, 6)
+    assert collections.Counter(table["type"]) == dict.fromkeys(degrade.TYPES, 6)
     assert table["content"].dtype == np.uint32
 
 
@@ -41,15 +41,15 @@ def test_crops_of_one_photo_are_one_group(tiny):
 
 def test_types_and_levels_are_balanced():
     # Five references in a row give each type every level once.
-    config = registry.BuiltinConfig(name="x", size=16, scenes=5, photos=0, every_level=False)
-    pairs = collections.Counter((r["type"], r["level"]) for r in registry._records(config))
-    assert set(pairs.values()) == {1} and len(pairs) == 5 * len(builtin.TYPES)
+    config = builtin.BuiltinConfig(name="x", size=16, scenes=5, photos=0, every_level=False)
+    pairs = collections.Counter((r["type"], r["level"]) for r in builtin.records(config))
+    assert set(pairs.values()) == {1} and len(pairs) == 5 * len(degrade.TYPES)
 
 
 def test_every_level_of_every_type():
-    config = registry.BuiltinConfig(name="x", size=16, scenes=1, photos=0, every_level=True)
-    pairs = {(r["type"], r["level"]) for r in registry._records(config)}
-    assert pairs == {(t, k) for t in builtin.TYPES for k in builtin.LEVELS}
+    config = builtin.BuiltinConfig(name="x", size=16, scenes=1, photos=0, every_level=True)
+    pairs = {(r["type"], r["level"]) for r in builtin.records(config)}
+    assert pairs == {(t, k) for t in degrade.TYPES for k in degrade.LEVELS}
 
 
 def test_a_set_is_built_once(tiny_folder, tmp_path):
@@ -66,23 +66,23 @@ def test_a_build_that_breaks_leaves_nothing_that_looks_built(tmp_path, monkeypat
         yield from list(good(config))[:3]
         raise RuntimeError("power cut")
 
-    good = registry._records
-    monkeypatch.setattr(registry, "_records", broken)
+    good = builtin.records
+    monkeypatch.setattr(builtin, "records", broken)
     with pytest.raises(RuntimeError, match="power cut"):
         registry.prepare("builtin/tiny", str(tmp_path))
     assert not registry.found("builtin/tiny", str(tmp_path))
-    monkeypatch.setattr(registry, "_records", good)
+    monkeypatch.setattr(builtin, "records", good)
     assert registry.prepare("builtin/tiny", str(tmp_path))["images"] == 96
 
 
 def test_of_two_builds_at_once_the_first_one_counts(tmp_path, monkeypatch):
     def overtaken(config):
-        monkeypatch.setattr(registry, "_records", good)
+        monkeypatch.setattr(builtin, "records", good)
         registry.prepare("builtin/tiny", str(tmp_path))  # the other process
         yield from good(config)
 
-    good = registry._records
-    monkeypatch.setattr(registry, "_records", overtaken)
+    good = builtin.records
+    monkeypatch.setattr(builtin, "records", overtaken)
     assert registry.prepare("builtin/tiny", str(tmp_path))["images"] == 96
     assert len(pipeline.load("builtin/tiny", str(tmp_path)).table["id"]) == 96
 

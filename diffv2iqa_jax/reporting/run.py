@@ -1,0 +1,195 @@
+"""Reads what a run left in its folder: results, log, predictions, examples."""
+
+import csv
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from diffv2iqa_jax.reporting.html import known
+
+TASKS = {"restoration": "Restoration", "quality": "Quality"}  # in the order of a page
+
+
+class Run(NamedTuple):
+    """One stage of a run as its folder holds it; None where a file is missing.
+
+    Attributes:
+      name: of the folder.
+      task: one of TASKS, or "" where nothing says it.
+      results: what the evaluation found.
+      config, env: the resolved settings; versions, devices and arguments.
+      history: {key: {step: value}}, the log; {} where there is none.
+      damaged: lines of the log that could not be read.
+      predictions: columns (N,), a row per image; numbers are float64, missing ones NaN.
+      examples: columns (K, ...), images with their views and maps.
+    """
+
+    name: str
+    task: str
+    results: dict | None
+    config: dict | None
+    env: dict | None
+    history: dict[str, dict[int, float]]
+    damaged: int
+    predictions: dict[str, np.ndarray] | None
+    examples: dict[str, np.ndarray] | None
+
+
+TEXTS = ("id", "name", "group", "type", "level")  # columns of predictions.csv that stay text
+
+
+NEEDED = {"quality": ("mos", "score"), "restoration": ("psnr_image", "psnr_restored")}
+
+
+def read(folder: str) -> list[Run]:
+    """The runs of a folder: itself, or its stages with restoration first.
+
+    Raises:
+      ValueError: the folder is missing, is no run, or holds a damaged file.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise ValueError(f"{folder} is not a folder; give the --workdir of a run")
+    marks = ("results.json", "metrics.jsonl")
+    stages = [p for p in sorted(root.iterdir()) if any((p / mark).is_file() for mark in marks)]
+    # A folder of stages has a config.json too, which names them.
+    own = marks if stages else (*marks, "config.json")
+    if any((root / name).is_file() for name in own):
+        return [read_run(root)]
+    if not stages:
+        raise ValueError(
+            f"{folder} is not a run: neither it nor a folder in it has a results.json or a "
+            "metrics.jsonl; give the --workdir of a run"
+        )
+    order = [*TASKS, ""]
+    return sorted((read_run(p) for p in stages), key=lambda run: order.index(run.task))
+
+
+def quality_run(folder: str) -> Run:
+    """The quality stage of a folder, named as the user named the folder.
+
+    Raises:
+      ValueError: as `read`; or there is no such stage in it.
+    """
+    found = [run for run in read(folder) if run.task == "quality"]
+    if not found:
+        raise ValueError(f"{folder}: holds no quality run; give runs of stage 2")
+    return found[-1]._replace(name=folder)
+
+
+def read_run(folder: Path, *, examples: bool = True) -> Run:
+    results = read_json(folder / "results.json")
+    if results is not None:
+        _check(results, folder / "results.json")
+    config = read_json(folder / "config.json")
+    task = str((results or config or {}).get("task", ""))
+    history, damaged = _history(folder / "metrics.jsonl")
+    return Run(
+        name=folder.resolve().name,
+        task=task if task in TASKS else "",
+        results=results,
+        config=config,
+        env=read_json(folder / "env.json"),
+        history=history,
+        damaged=damaged,
+        predictions=_predictions(folder / "predictions.csv", task),
+        examples=_examples(folder / "examples.npz") if examples else None,
+    )
+
+
+def _damaged(path: Path, why: object) -> ValueError:
+    return ValueError(f"{path} is damaged ({why}); evaluate the run again to rewrite it")
+
+
+def read_json(path: Path) -> dict | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(value, dict):
+        raise _damaged(path, f"a JSON object was expected, not {type(value).__name__}")
+    return value
+
+
+def _check(results: dict, path: Path) -> None:
+    """Refuses results whose shape the page cannot follow."""
+    if results.get("task") not in TASKS:
+        raise _damaged(path, f"task is {results.get('task')!r}, not one of {list(TASKS)}")
+    tables = [results.get(key) or {} for key in ("scores", "per_type", "protocol", "baselines")]
+    scores, per_type = tables[:2]
+    if not all(isinstance(table, dict) for table in tables):
+        raise _damaged(path, "scores, per_type, protocol and baselines must be objects")
+    rows = [*scores.values(), *per_type.values()]
+    if results["task"] == "quality":
+        if not scores and results.get("part") != "none":
+            raise _damaged(path, "it holds no scores")
+        rows += [v for row in per_type.values() if isinstance(row, dict) for v in row.values()]
+        rows += [row.get("fit") or {} for row in scores.values() if isinstance(row, dict)]
+    if not all(isinstance(row, dict) for row in rows):
+        raise _damaged(path, "the rows of scores and per_type must be objects")
+
+
+def _history(path: Path) -> tuple[dict[str, dict[int, float]], int]:
+    """The log by key and step; a step written twice (a resumed run) keeps the later value."""
+    history, damaged = {}, 0
+    if not path.is_file():
+        return history, damaged
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+            step = int(row.pop("step"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            damaged += bool(line.strip())  # a killed run leaves half a line
+            continue
+        for key, value in row.items():
+            if known(value):
+                history.setdefault(key, {})[step] = float(value)
+    return history, damaged
+
+
+def _predictions(path: Path, task: str) -> dict[str, np.ndarray] | None:
+    if not path.is_file():
+        return None
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            head, *rows = csv.reader(file, strict=True)
+        columns = dict(
+            zip(head, zip(*rows, strict=True) if rows else [()] * len(head), strict=True)
+        )
+        table = {
+            key: np.array(values, str)
+            if key in TEXTS
+            else np.array([float(v) if v else np.nan for v in values])
+            for key, values in columns.items()
+        }
+    except (ValueError, csv.Error) as error:
+        raise _damaged(path, error) from error
+    lacking = sorted({*TEXTS, *NEEDED.get(task, ())} - set(table))
+    if lacking:
+        raise _damaged(path, f"no column {', '.join(lacking)}")
+    return table
+
+
+def _examples(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            examples = {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise _damaged(path, error) from error
+    dimensions = {"id": 1, "why": 1, "image": 4, "views": 5, "reference": 4}
+    for key, value in examples.items():
+        want = dimensions.get(key, 3 if key.startswith("map_") else value.ndim)
+        if value.ndim != want or len(value) != len(examples.get("id", ())):
+            raise _damaged(path, f"{key} has the shape {value.shape}")
+        if key in ("image", "views", "reference") and value.dtype != np.uint8:
+            raise _damaged(path, f"{key} is {value.dtype}, not uint8")
+    if not {"id", "why", "image"} <= set(examples):
+        raise _damaged(path, "it lacks id, why or image")
+    return examples

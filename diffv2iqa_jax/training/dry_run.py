@@ -1,0 +1,102 @@
+"""What a run would be: parameters, FLOPs, memory, data (--dry_run)."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffv2iqa_jax.models import quality, unet
+from diffv2iqa_jax.tasks import restorers, stages
+from diffv2iqa_jax.tasks.example import example
+from diffv2iqa_jax.training.setup import make_task, optimiser, shapes
+from diffv2iqa_jax.training.state import TrainState, merge, partition
+from diffv2iqa_jax.types import Task, Weights
+
+
+def _count(tree) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _flops(fn, *args) -> float:
+    """Floating point operations of one call, as XLA counts them before optimising."""
+    cost = jax.jit(fn).lower(*args).cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost).get("flops", 0.0))
+
+
+def describe(config: dict, devices: int, found: bool) -> list[str]:
+    """What a run of this resolved configuration would be, line by line."""
+    task = make_task(config)
+    data, size = config["data"], config["data"]["size"]
+    frozen = config["optim"]["frozen"]
+    weights = shapes(task, size, frozen, config["optim"]["rates"])
+    flat, fixed = partition(weights.params, frozen)
+    tx, _ = optimiser(config)
+    state = jax.eval_shape(lambda w: TrainState.create(w, tx, frozen), weights)
+    held = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(state))
+    local = data["batch"] // devices // config["optim"]["accumulate"]
+    saved, flops = _activations(task, weights, config, local), _forward_flops(config, weights)
+    length = f"{config['optim']['steps']} steps x {data['batch']} images"
+    lines = [
+        f"task          {config['task']}, {length}",
+        f"parameters    {_count(flat):,} trained, {_count(fixed):,} frozen",
+        *[f"FLOPs         {value / 1e9:.2f} G per image, {what}" for what, value in flops],
+        f"memory        {held / 2**20:.0f} MiB state on each of {devices} device(s)"
+        f" + about {saved / 2**20:.0f} MiB kept for the backward pass ({local} images at a time)",
+        f"data          {data['name']} in {data['folder']}: {'found' if found else 'MISSING'}",
+    ]
+    if "restorer_from" in config:
+        lines.append(f"restorer      {config['restorer_from']}")
+    return lines
+
+
+def _activations(task: Task, weights, config: dict, images: int) -> float:
+    """Bytes that differentiation keeps, before the compiler saves any: weights not counted."""
+    batch = example(config["data"]["size"])
+    restorer = config["restorer"]
+    if config["task"] == "quality" and restorer["kind"] != "none":
+        shape = (1, restorers.count(**restorer) - 1, *batch["image"].shape[1:])
+        batch["views"] = np.zeros(shape, restorer["views_dtype"])
+    batch = {k: np.repeat(v, images, axis=0) for k, v in batch.items()}
+    trainable, fixed = partition(weights.params, config["optim"]["frozen"])
+
+    def residuals(trainable, fixed, stats):
+        loss = lambda t: task.loss(Weights(merge(t, fixed), stats), batch, jax.random.key(0))
+        return jax.vjp(loss, trainable, has_aux=True)[1]
+
+    kept = jax.eval_shape(residuals, trainable, fixed, weights.stats)
+    size = lambda tree: sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))
+    return max(size(kept) - size(weights.params), 0)
+
+
+def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
+    """Forward passes per image, from the parts without their loops (XLA counts a loop once)."""
+    size, restorer = config["data"]["size"], config["restorer"]
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    out = []
+    if restorer["kind"] == "diffusion":
+        net = unet.UNet(**restorer["net"], dtype=restorer["dtype"])
+        params = weights.params if config["task"] == "restoration" else weights.params["restorer"]
+        level = jax.ShapeDtypeStruct((1,), jnp.float32)
+        condition = image if restorer["conditional"] else None
+        denoise = lambda p, c, x, a: net.apply({"params": p}, c, x, a)
+        once = _flops(denoise, params, condition, image, level)
+        steps = restorer["sampling"]["steps"]
+        out += [("denoiser, one step", once), (f"views, {steps} steps", steps * once)]
+    if config["task"] == "quality":
+        views = restorers.count(**restorer)
+        model = quality.QualityModel(**_unblocked(config["model"]))
+        of = {"params": weights.params["quality"], "batch_stats": weights.stats.get("quality", {})}
+        stack = jax.ShapeDtypeStruct((1, views, size, size, 3), jnp.float32)
+        score = lambda w, x: model.apply(w, stages.Views(x))["score"]
+        out.append(("branches", _flops(score, of, stack)))
+    return out
+
+
+def _unblocked(model: dict) -> dict:
+    """The same model with its channel attention in one piece, for counting."""
+    branches = {}
+    for name, branch in model["branches"].items():
+        tab = {"tab": {**branch["tab"], "block": None}} if branch.get("tab") else {}
+        branches[name] = {**branch, **tab}
+    return {**model, "branches": branches}
