@@ -167,14 +167,14 @@ def score(o) -> dict[str, Case]:
 def data(o) -> dict:
     """Ten training batches of the built-in data set, decoded and cropped."""
     try:
-        from diffv2iqa_jax.data import pipeline
+        from diffv2iqa_jax.data import pipeline, reading
         from diffv2iqa_jax.data.sets import registry
     except ModuleNotFoundError as error:
         return {"skipped": f"{error.name} is not installed"}
     name, size = "builtin/tiny" if o.small else "builtin/small", _size(o, 48)
     with tempfile.TemporaryDirectory() as folder:
         registry.prepare(name, folder)
-        source = pipeline.load(name, folder)
+        source = reading.load(name, folder)
         own = {"pp": f"crop({size})", "batch": o.batch, "seed": 0, "start": 0}
         batches = pipeline.to_train(source, source.table["id"], **own)
         row = _times(lambda i: [next(batches) for _ in range(10)], o.repeat)
@@ -186,7 +186,7 @@ def reading(o) -> dict:
     try:
         from PIL import Image
 
-        from diffv2iqa_jax.data import pipeline
+        from diffv2iqa_jax.data import pipeline, reading
         from diffv2iqa_jax.data.sets import own, scenes, store
     except ModuleNotFoundError as error:
         return {"skipped": f"{error.name} is not installed"}
@@ -202,7 +202,7 @@ def reading(o) -> dict:
         start = time.perf_counter()
         store.build("pool/bench", folder, spec, rows)
         prepared = count / (time.perf_counter() - start)
-        source = pipeline.load("pool/bench", folder)
+        source = reading.load("pool/bench", folder)
         given = {"pp": f"crop({crop})|flip(0.5)", "batch": batch, "seed": 0, "start": 0}
         batches = pipeline.to_train(source, source.table["id"], **given)
         row = _times(lambda i: [next(batches) for _ in range(10)], o.repeat)

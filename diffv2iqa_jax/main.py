@@ -21,8 +21,10 @@ from ml_collections import config_flags
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import errors
 from diffv2iqa_jax.reporting import write
-from diffv2iqa_jax.training import checks, initialize, loop
+from diffv2iqa_jax.training import checks, initialize
 from diffv2iqa_jax.training.dry_run import describe
+from diffv2iqa_jax.training.run import run as run_stage
+from diffv2iqa_jax.training.stopping import Preempted
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
@@ -136,7 +138,7 @@ def run(argv: list[str]) -> int:
         configs.claim(workdir, config)
     for stage, folder in stages(config, workdir):
         if _ON.value is None or stage["task"] == "quality":
-            loop.run(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
+            run_stage(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
     if several and _MODE.value != "views" and jax.process_index() == 0:
         LOG.info("report: %s", write.write(workdir))
     return 0
@@ -148,7 +150,7 @@ def main(argv: list[str]) -> int:
     except errors.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIG
-    except loop.Preempted as error:
+    except Preempted as error:
         print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
         return EXIT_PREEMPTED
     except FloatingPointError as error:

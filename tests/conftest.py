@@ -71,20 +71,22 @@ def data(tmp_path_factory):
 @pytest.fixture(scope="session")
 def restored(data, tmp_path_factory):
     """A finished stage-1 run."""
-    from diffv2iqa_jax.training import loop
     from tests import runs
 
-    make = lambda path: loop.run(runs.stage1(data), str(path))
+    def make(work):
+        runs.run(runs.stage1(data), work, report=True)
+
     return once(tmp_path_factory, "stage1", make)
 
 
 @pytest.fixture(scope="session")
 def judged(data, restored, tmp_path_factory):
     """A finished stage-2 run on it."""
-    from diffv2iqa_jax.training import loop
     from tests import runs
 
-    make = lambda path: loop.run(runs.stage2(data, restored), str(path))
+    def make(work):
+        runs.run(runs.stage2(data, restored), work, report=True)
+
     return once(tmp_path_factory, "stage2", make)
 
 
@@ -92,7 +94,6 @@ def judged(data, restored, tmp_path_factory):
 def by_crops(data, restored, judged, tmp_path_factory):
     """That run as if its restorer had seen each crop by itself, and evaluated so."""
     from diffv2iqa_jax import config
-    from diffv2iqa_jax.training import loop
     from tests import runs
 
     def make(work):
@@ -104,7 +105,7 @@ def by_crops(data, restored, judged, tmp_path_factory):
             assert meta["config"]["restorer_from"]["cached"] is True
             meta["config"]["restorer_from"]["cached"] = False
             path.write_text(json.dumps(meta))
-        loop.run(changed, str(work), mode="evaluate")
+        runs.run(changed, str(work), mode="evaluate")
 
     return once(tmp_path_factory, "crops", make)
 

@@ -2,9 +2,16 @@
 
 from configs import diffv2iqa, maniqa, restore
 from diffv2iqa_jax import config as configs
+from diffv2iqa_jax.training import run as training
 from tests import tiny
 
 SIZE = tiny.SIZE
+PROGRAMS = {}  # what the runs of this process have compiled, by configuration
+
+
+def run(config: dict, workdir, *, report: bool = False, **how) -> dict:
+    """A run of one stage that compiles no step twice; the report is drawn only where it matters."""
+    return training.run(config, str(workdir), programs=PROGRAMS, report=report, **how)
 
 
 def small(c, folder, changes: dict) -> dict:

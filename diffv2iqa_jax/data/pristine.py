@@ -17,20 +17,20 @@ import tensorflow as tf
 
 from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.data import pipeline, splits
+from diffv2iqa_jax.data.evaluation import own_share
+from diffv2iqa_jax.data.interface import Batches
 from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.distortions.kadid import LEVELS, TYPES, distort
 from diffv2iqa_jax.evaluation import haarpsi
-from diffv2iqa_jax.pp import ops_tf as preprocessing
+from diffv2iqa_jax.pp import ops_numpy, ops_tf
 
 LOG = logging.getLogger(__name__)
 NAME = "pristine"
 PAIRS = [(0, 0), *((t, level) for t in range(len(TYPES)) for level in LEVELS[1:])]
 
-Batches = Iterator[dict[str, np.ndarray]]
-
 
 class Pristine:
-    """The parts of a collection of photos, split by file.
+    """The parts of a collection of photos, split by file; see `interface.Data`.
 
     Args:
       settings: the section `data` of a configuration.
@@ -45,8 +45,6 @@ class Pristine:
     Raises:
       ValueError: no photos, too few of them, or too many damaged ones.
     """
-
-    views, source = None, None  # nothing is stored: every step makes other images
 
     def __init__(self, settings: dict, val_images: int, process: tuple[int, int] = (0, 1)):
         self._settings, self._process = settings, process
@@ -94,25 +92,24 @@ class Pristine:
         Keys: image, reference, mos, id, content, mask.
         """
         ids = np.sort(np.asarray(ids, np.int64))
-        batch, (number, count) = self._settings["batch"], self._process
-        if batch % count:
-            raise ValueError(f"batch={batch} must be a multiple of the {count} processes")
+        batch = self._settings["batch"]
+        number, share = own_share(batch, self._process)
         padded = np.append(ids, np.repeat(ids[-1:], -len(ids) % batch))
-        own = np.arange(len(padded)) % batch // (batch // count) == number
+        own = np.arange(len(padded)) % batch // share == number
         real = (np.arange(len(padded)) < len(ids)).astype(np.float32)
         prepare = functools.lru_cache(maxsize=1)(self._prepared)  # a photo's rows are neighbours
         rows = zip(padded[own], real[own], strict=True)
-        while chunk := list(itertools.islice(rows, batch // count)):
+        while chunk := list(itertools.islice(rows, share)):
             id_B = np.array([id for id, _ in chunk], np.int32)
             reference = np.stack([prepare(*self._photo[id]) for id in id_B])
             yield self._distorted(reference, id_B) | {"mask": np.array([m for _, m in chunk])}
 
     def _prepared(self, shelf: Shelf, place: int) -> np.ndarray:
-        ex = {"image": tf.constant(shelf.picture(place)), "content": tf.constant(0, tf.uint32)}
-        ex = preprocessing.parse(self._pp("pp_test"))(ex | {"seed": tf.zeros(2, tf.int32)})
-        if "crop" in ex:
-            raise ValueError(f"{self._pp('pp_test')!r} makes several crops of a photo; take one")
-        return ex["image"].numpy()
+        pp = self._pp("pp_test")
+        if ops_numpy.makes_several(pp):
+            raise ValueError(f"{pp!r} makes several crops of a photo; take one")
+        (picture,) = ops_numpy.parse(pp)(shelf.picture(place), content=0)
+        return picture.image_HWC
 
     def _distorted(self, reference: np.ndarray, id_B: np.ndarray) -> dict[str, np.ndarray]:
         content_B = self.table["content"][id_B]
@@ -182,36 +179,27 @@ def to_train(
       ValueError: a batch that the processes do not divide, or an unsuitable `pp`.
       TooManyDamaged: while reading.
     """
-    number, count = process
-    if batch < 1 or batch % count:
-        raise ValueError(f"batch={batch} must be a multiple of the {count} processes")
+    number, share = own_share(batch, process)
     if not len(places):
         raise ValueError(f"{shelf.where}: no photos to train on")
-    rows, places = batch // count, np.asarray(places, np.int64)
-    run, draw_seed = preprocessing.parse(pp), np.uint32(seed % 2**32).view(np.int32)
+    places, cut = np.asarray(places, np.int64), ops_tf.parse(pp)
 
     def decoded(epoch: np.int64, turn: np.int64) -> np.ndarray:
         order, count = _order(len(places), (seed % 2**63, int(epoch))), len(places)
         return shelf.sound(int(places[order[(turn + i) % count]]) for i in range(count))
 
-    def one(position: tf.Tensor) -> dict[str, tf.Tensor]:
+    def example(position: tf.Tensor) -> dict[str, tf.Tensor]:
         turn = [position // len(places), position % len(places)]
-        picture = tf.numpy_function(decoded, turn, tf.uint8, stateful=False)
-        draw = tf.cast(tf.bitwise.bitwise_and(position, np.int64(2**32 - 1)), tf.uint32)
-        seed_2 = tf.stack([draw_seed, tf.bitcast(draw, tf.int32)])
-        picture = tf.ensure_shape(picture, [None, None, 3])
-        ex = run({"image": picture, "seed": seed_2, "content": draw})
-        if "crop" in ex:
-            raise ValueError(f"{pp!r} makes several crops of a photo; that is for evaluation only")
-        number = {"id": tf.zeros([], tf.int32), "content": draw, "draw": draw}
-        return {"reference": ex["image"], "mask": tf.ones([])} | number
+        photo = tf.numpy_function(decoded, turn, tf.uint8, stateful=False)
+        photo = tf.ensure_shape(photo, [None, None, 3])
+        draw, seed_2 = pipeline.draw_and_seed(position, seed)
+        crop = cut({"image": photo, "seed": seed_2, "content": draw})
+        numbers = {"id": tf.zeros([], tf.int32), "content": draw, "draw": draw}
+        several = {key: crop[key] for key in ("crop",) if key in crop}
+        return {"reference": crop["image"], "mask": tf.ones([])} | numbers | several
 
-    def own(step: tf.Tensor) -> tf.data.Dataset:
-        first = step * batch + number * rows
-        return tf.data.Dataset.range(first, first + rows)
-
-    positions = tf.data.Dataset.range(start, pipeline.END).flat_map(own)
-    batches = pipeline._numpy(pipeline._map(positions, one).batch(rows, drop_remainder=True))
+    own = (number * share, share)
+    batches = pipeline.stream(example, pp, start=start, batch=batch, own=own)
     return _checked(batches, shelf)
 
 

@@ -1,4 +1,4 @@
-"""The parts of a run's data set, as batches; and what has to stand beside every number."""
+"""A rated data set: its parts as batches, and what has to stand beside every number."""
 
 import logging
 import os
@@ -6,15 +6,22 @@ import os
 import jax
 import numpy as np
 
-from diffv2iqa_jax.data import pipeline, splits
+from diffv2iqa_jax.data import evaluation, pipeline, reading, splits
+from diffv2iqa_jax.data.interface import Batches
 from diffv2iqa_jax.data.sets import registry
+from diffv2iqa_jax.data.stored_views import StoredViews
 from diffv2iqa_jax.errors import ConfigError
 
 LOG = logging.getLogger(__name__)
 
 
-class Data:
-    """The parts of a run's data set, as batches."""
+class Rated:
+    """The parts of a set of images with opinions, as batches; see `interface.Data`.
+
+    Attributes:
+      name: of the data set.
+      views: stored views that batches carry; None until the views pass has made them.
+    """
 
     def __init__(self, settings: dict, val_images: int, on: str | None = None):
         """Opens the set, making it on the spot if it is a built-in one.
@@ -33,9 +40,10 @@ class Data:
             LOG.info("building data set %s in %s", name, folder)
             registry.prepare(name, folder)
         self._settings = settings
-        self.source = pipeline.load(name, folder)
+        self.name = name
+        self.source = reading.load(name, folder)
         self.table = self.source.table
-        self.views = None
+        self.views: StoredViews | None = None
         self._on = on is not None
         parts = self._parts()
         self._names = splits.names_digest(self.table["group"], parts)
@@ -66,7 +74,7 @@ class Data:
         if torn or twins:
             LOG.warning(
                 "%s, parts %s: %d references are on two sides, %d images have a twin there%s",
-                *(self.source.name, settings["parts"], len(torn), len(twins)),
+                *(self.name, settings["parts"], len(torn), len(twins)),
                 f" (first {twins[0]})" if twins else "",
             )
         return parts
@@ -75,7 +83,7 @@ class Data:
         """A preprocessing, `pp_train` or `pp_test`, with the size in it."""
         return self._settings[key].format(size=self._settings["size"])
 
-    def train(self, start: int):
+    def train(self, start: int) -> Batches:
         return pipeline.to_train(
             self.source,
             self.train_ids,
@@ -88,8 +96,8 @@ class Data:
             cache=self._settings["cache"],
         )
 
-    def test(self, ids):
-        return pipeline.to_evaluate(
+    def test(self, ids: np.ndarray) -> Batches:
+        return evaluation.to_evaluate(
             self.source,
             np.asarray(ids),
             pp=self.pp("pp_test"),
@@ -117,7 +125,7 @@ class Data:
             facts |= {"parts": "everything is test", "split": None, "fractions": None}
         held = self.source.facts
         facts |= {"split_sha256": self._digest, "names_sha256": self._names}
-        facts["split_is_committed"] = splits.is_committed(self.source.name, self._names)
+        facts["split_is_committed"] = splits.is_committed(self.name, self._names)
         facts["selection"] = "last step"
         facts["references"] = len(set(self.table["group"][self.test_ids].tolist()))
         facts["grouped_by"] = held.get("by", "reference")
@@ -130,26 +138,32 @@ class Data:
         """Why these numbers should not stand beside others without a word."""
         held, way = self.source.facts, self._settings["parts"]
         torn, twins = len(self._leaks["groups"]), len(self._leaks["twins"])
-        found = []
+        warnings = []
         if not held.get("complete", True):
-            found.append(f"incomplete data set: {held.get('lacking', '?')} images lacking")
+            warnings.append(f"incomplete data set: {held.get('lacking', '?')} images lacking")
         elif held.get("lacking"):
-            found.append(f"a part of the data set: {held['lacking']} of its images are not in it")
+            warnings.append(
+                f"a part of the data set: {held['lacking']} of its images are not in it"
+            )
         if way.startswith("legacy") and not self._on:
-            found.append(f"{way.replace('_', '-')} split: for comparison with published numbers")
+            warnings.append(f"{way.replace('_', '-')} split: for comparison with published numbers")
         if torn:
-            found.append(f"{torn} references are on both sides of the split")
+            warnings.append(f"{torn} references are on both sides of the split")
         if twins:
-            found.append(f"{twins} images have an exact twin in another part")
-        return found
+            warnings.append(f"{twins} images have an exact twin in another part")
+        return warnings
 
     def _seen_before(self, learned: dict | None) -> list[str]:
         """Whether the restorer may have met the test part while it learned."""
-        base = lambda name: str(name).partition("@")[0]
-        if not learned or base(learned["name"]) != base(self._settings["name"]):
+        if not learned or _family(learned["name"]) != _family(self._settings["name"]):
             return []
         keys = ("parts", "split", "fractions")
         same = all(learned[k] == self._settings[k] for k in keys)
         if same and not self._on:
             return []
         return ["the restorer learned on another split of this set: it may know the test images"]
+
+
+def _family(name: str) -> str:
+    """A set's name without its variant: koniq10k@512 holds the pictures of koniq10k."""
+    return str(name).partition("@")[0]

@@ -111,6 +111,12 @@ def read(source: Any, how: Reading = Reading()) -> Picture:  # noqa: B008, it is
     return Picture(from_array(source), ())
 
 
+def pixels_of(encoded: bytes) -> np.ndarray:
+    """The pixels of stored bytes as they are: no profile, no orientation, no transparency."""
+    with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "BMP")) as image:
+        return np.asarray(image.convert("RGB"))
+
+
 def from_array(x: Any) -> np.ndarray:
     """uint8 (0..255), uint16 (0..65535) or floating (0..1) RGB (H, W, 3) -> uint8.
 

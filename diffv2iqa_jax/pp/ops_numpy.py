@@ -1,14 +1,17 @@
-"""What a scorer looks at: the test pipelines of data.pp in NumPy, the same pixels to the last.
+"""The operations of pipelines in NumPy, for scoring and evaluation.
 
     parse("grid(224)")(image_HWC, content)
 
-Random ops draw from a picture's content alone, as they do there, by TensorFlow's own generator.
+They give the pixels of `ops_tf`, which training uses, to the last. Random operations draw from a
+picture's content alone, by TensorFlow's own generator.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 from diffv2iqa_jax.pp.philox import Seed, fold_in, seed_of, uniform
 from diffv2iqa_jax.pp.spec import build, check_size
@@ -20,11 +23,13 @@ class Crop(NamedTuple):
     Attributes:
       image_HWC: uint8.
       views_VHWC: the same part of its other views, where there are any.
+      reference_HWC: uint8, the same part of its original, where there is one.
       corner: its top and left in the (scaled) picture.
     """
 
     image_HWC: np.ndarray
-    views_VHWC: np.ndarray | None
+    views_VHWC: np.ndarray | None = None
+    reference_HWC: np.ndarray | None = None
     corner: tuple[int, int] = (0, 0)
 
 
@@ -32,10 +37,10 @@ Op = Callable[[Crop, Seed, int], list[Crop]]
 
 
 def parse(pipeline: str) -> Callable[..., list[Crop]]:
-    """A pipeline string -> (image_HWC, content, views_VHWC or None) -> its crops.
+    """A pipeline string -> (image_HWC, content, views_VHWC, reference_HWC) -> its crops.
 
     Args:
-      pipeline: as `data.pp.parse` takes it; "" is the whole picture.
+      pipeline: see `pp.spec`; "" is the whole picture.
 
     Raises:
       ValueError: an op is unknown or its settings do not fit; says which.
@@ -44,18 +49,29 @@ def parse(pipeline: str) -> Callable[..., list[Crop]]:
     if sum(pipeline.count(f"{name}(") for name in SEVERAL) > 1:
         raise ValueError(f"{pipeline!r}: only one of {', '.join(SEVERAL)} can stand in it")
 
-    def run(image_HWC: np.ndarray, content: int, views_VHWC: np.ndarray | None = None):
-        found = [Crop(image_HWC, views_VHWC)]
+    def run(
+        image_HWC: np.ndarray,
+        content: int,
+        views_VHWC: np.ndarray | None = None,
+        reference_HWC: np.ndarray | None = None,
+    ) -> list[Crop]:
+        crops = [Crop(image_HWC, views_VHWC, reference_HWC)]
         seed = seed_of(content)
         for place, op in enumerate(ops):
             draw = fold_in(seed, place)
-            found = [part for crop in found for part in op(crop, draw, content)]
-        return found
+            crops = [part for crop in crops for part in op(crop, draw, content)]
+        return crops
 
     return run
 
 
+def makes_several(pipeline: str) -> bool:
+    """Whether a pipeline makes several crops of a picture."""
+    return any(f"{name}(" in pipeline for name in SEVERAL)
+
+
 def crop(size: int) -> Op:
+    """A random square of `size` pixels."""
     check_size("crop", size)
 
     def op(crop: Crop, seed: Seed, content: int) -> list[Crop]:
@@ -66,6 +82,7 @@ def crop(size: int) -> Op:
 
 
 def center(size: int) -> Op:
+    """The square of `size` pixels in the middle."""
     check_size("center", size)
 
     def op(crop: Crop, seed: Seed, content: int) -> list[Crop]:
@@ -77,6 +94,7 @@ def center(size: int) -> Op:
 
 
 def grid(size: int) -> Op:
+    """Evenly spaced squares that cover every pixel: ceil(h / size) rows, ceil(w / size) columns."""
     check_size("grid", size)
 
     def starts(length: int) -> list[int]:
@@ -92,6 +110,7 @@ def grid(size: int) -> Op:
 
 
 def random_crops(size: int, n: int) -> Op:
+    """`n` squares anywhere, chosen by the picture's content: the same at every visit."""
     check_size("random_crops", size)
     check_size("random_crops", n)
 
@@ -101,6 +120,58 @@ def random_crops(size: int, n: int) -> Op:
         return [_cut(crop, corner, size) for corner in corners]
 
     return op
+
+
+def flip(p: float) -> Op:
+    """Left becomes right, with probability `p`."""
+    return _random_flip(-2, "flip", p)
+
+
+def vertical_flip(p: float) -> Op:
+    """Top becomes bottom, with probability `p`."""
+    return _random_flip(-3, "vertical_flip", p)
+
+
+def resize(size: int) -> Op:
+    """The whole picture scaled to (size, size), bicubic with antialiasing; not for views."""
+    check_size("resize", size)
+
+    def op(crop: Crop, seed: Seed, content: int) -> list[Crop]:
+        if crop.views_VHWC is not None:
+            raise ValueError(f"resize({size}): stored views cannot be resized; let it come first")
+        return [_on_pictures(crop, partial(_scaled, size=(size, size)))]
+
+    return op
+
+
+def shrink(factor: int) -> Op:
+    """The image becomes its reference, `factor` times smaller and as large again.
+
+    Both ways bicubic, antialiased, rounded to bytes: the condition of SR3's super-resolution.
+    """
+    check_size("shrink", factor)
+
+    def op(crop: Crop, seed: Seed, content: int) -> list[Crop]:
+        if crop.reference_HWC is None or crop.views_VHWC is not None:
+            raise ValueError(f"shrink({factor}): needs the reference, and no stored views")
+        h, w = crop.reference_HWC.shape[:2]
+        small = _scaled(crop.reference_HWC, (max(h // factor, 1), max(w // factor, 1)))
+        return [crop._replace(image_HWC=_scaled(small, (h, w)))]
+
+    return op
+
+
+OPS = {
+    "crop": crop,
+    "center": center,
+    "flip": flip,
+    "vertical_flip": vertical_flip,
+    "grid": grid,
+    "random_crops": random_crops,
+    "resize": resize,
+    "shrink": shrink,
+}
+SEVERAL = ("grid", "random_crops")
 
 
 def _random_flip(axis: int, name: str, p: float) -> Op:
@@ -115,45 +186,10 @@ def _random_flip(axis: int, name: str, p: float) -> Op:
     return op
 
 
-def flip(p: float) -> Op:
-    return _random_flip(-2, "flip", p)
-
-
-def vertical_flip(p: float) -> Op:
-    return _random_flip(-3, "vertical_flip", p)
-
-
-def resize(size: int) -> Op:
-    check_size("resize", size)
-
-    def op(crop: Crop, seed: Seed, content: int) -> list[Crop]:
-        if crop.views_VHWC is not None:
-            raise ValueError(f"resize({size}): stored views cannot be resized; let it come first")
-        x = crop.image_HWC.astype(np.float32)
-        for axis in (0, 1):
-            x = _resampled(x, size, axis)
-        return [crop._replace(image_HWC=np.clip(np.rint(x), 0, 255).astype(np.uint8))]
-
-    return op
-
-
-OPS = {
-    "crop": crop,
-    "center": center,
-    "flip": flip,
-    "vertical_flip": vertical_flip,
-    "grid": grid,
-    "random_crops": random_crops,
-    "resize": resize,
-}
-
-
-SEVERAL = ("grid", "random_crops")
-
-
 def _on_pictures(crop: Crop, change: Callable[[np.ndarray], np.ndarray]) -> Crop:
-    views = None if crop.views_VHWC is None else change(crop.views_VHWC)
-    return crop._replace(image_HWC=change(crop.image_HWC), views_VHWC=views)
+    """The image, its views and its reference get the same geometry."""
+    image, views, reference = (x if x is None else change(x) for x in crop[:3])
+    return Crop(image, views, reference, crop.corner)
 
 
 def _cut(crop: Crop, corner: tuple[int, int], size: int) -> Crop:
@@ -184,29 +220,40 @@ def _random_corners(crop: Crop, size: int, n: int, seed: Seed) -> list[tuple[int
     return list(zip(*corner.tolist(), strict=True))
 
 
+def _scaled(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """uint8 scaled to `size` (rows, columns), rounded to uint8 again."""
+    x = image_HWC.astype(np.float32)
+    for axis, length in enumerate(size):
+        x = _resampled(x, length, axis)
+    return np.clip(np.rint(x), 0, 255).astype(np.uint8)
+
+
 def _resampled(x: np.ndarray, size: int, axis: int) -> np.ndarray:
     """One axis scaled to `size` by Keys' cubic (a = -1/2), widened where it shrinks; float32.
 
     In the order, and with the roundings, of TensorFlow's ScaleAndTranslate.
     """
-    one = np.float32(1)
-    length = x.shape[axis]
+    taps, weights = _taps(x.shape[axis], size)
+    first = np.ascontiguousarray(np.moveaxis(x, axis, 0))
+    ends = np.arange(size + 1) * len(taps)  # a row of the matrix for each new element
+    entries = (weights.T.ravel(), taps.T.ravel(), ends)
+    out = sparse.csr_array(entries, shape=(size, len(first))) @ first.reshape(len(first), -1)
+    return np.moveaxis(out.reshape(size, *first.shape[1:]), 0, axis)
+
+
+def _taps(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Which elements of an axis each new element is a sum of, and their weights: (taps, size)."""
+    one, half = np.float32(1), np.float32(0.5)
     inverse = one / (np.float32(size) / np.float32(length))
     widen = max(inverse, one)
-    sample = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * inverse
-    radius, half = np.float32(2) * widen, np.float32(0.5)
+    sample = (np.arange(size, dtype=np.float32) + half) * inverse
+    radius = np.float32(2) * widen
     first = np.clip(np.ceil(sample - radius - half).astype(int), 0, length - 1)
     last = np.clip(np.floor(sample + radius - half).astype(int), 0, length - 1)
     taps = first + np.arange((last - first).max() + 1)[:, None]
     weights = _keys(np.abs(taps.astype(np.float32) + half - sample) * (one / widen))
     weights = np.where(taps <= last, weights, np.float32(0))
-    weights = weights * (one / sum(weights))
-    shape = [1] * x.ndim
-    shape[axis] = size
-    out = np.float32(0)
-    for tap, weight in zip(taps, weights, strict=True):
-        out = out + x.take(np.minimum(tap, length - 1), axis) * weight.reshape(shape)
-    return out
+    return np.minimum(taps, length - 1), weights * (one / sum(weights))
 
 
 def _keys(x: np.ndarray) -> np.ndarray:

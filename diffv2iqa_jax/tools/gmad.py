@@ -114,12 +114,12 @@ def compare(runs: tuple[str, str], pool: str, levels: int) -> list[dict[str, Any
 
 def pictures(found: list[dict], pool: str, folder: str) -> dict[int, np.ndarray]:
     """The images of the pairs, uint8, scaled down to be looked at."""
-    from diffv2iqa_jax.data import pipeline  # TensorFlow takes seconds to import
+    from diffv2iqa_jax.data import evaluation, reading  # TensorFlow takes seconds to import
 
-    source = pipeline.load(pool, folder)
+    source = reading.load(pool, folder)
     ids = sorted({p[end]["id"] for p in found for end in ("low", "high")})
     out = {}
-    for batch in pipeline.whole(source, np.array(ids), batch=1):
+    for batch in evaluation.whole(source, np.array(ids), batch=1):
         image = Image.fromarray(batch["image"][0])
         image.thumbnail((SIDE, SIDE))
         out[int(batch["id"][0])] = np.asarray(image)

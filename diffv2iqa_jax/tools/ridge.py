@@ -21,7 +21,7 @@ import numpy as np
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels
-from diffv2iqa_jax.data.rated import Data
+from diffv2iqa_jax.data.rated import Rated
 from diffv2iqa_jax.evaluation import predictions
 from diffv2iqa_jax.reporting import write
 from diffv2iqa_jax.training import checks
@@ -95,7 +95,7 @@ def run(config: dict, workdir: str, files: list[str]) -> dict:
     checks.check_data(config["data"])
     checks.check_prepared(config)
     nets = [pooled(path) for path in files]
-    data = Data(config["data"], config["evaluate"]["val_images"])
+    data = Rated(config["data"], config["evaluate"]["val_images"])
     os.makedirs(workdir, exist_ok=True)
     train, test = (of_images(data.test(ids), nets) for ids in (data.train_ids, data.test_ids))
     penalty = choose(train["features"], train["mos"])

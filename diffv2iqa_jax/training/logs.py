@@ -1,11 +1,17 @@
-"""What a run says while it trains: metrics.jsonl, TensorBoard, and a line with the time left."""
+"""What a run says of itself: metrics, TensorBoard, time left; its versions and results."""
 
 import json
 import logging
 import math
 import os
+import platform
+import sys
 import time
 from collections.abc import Iterable, Iterator
+from importlib import metadata
+from typing import Any
+
+import jax
 
 LOG = logging.getLogger(__name__)
 
@@ -110,3 +116,31 @@ def _board(workdir: str):
         LOG.warning("no TensorBoard files: %s", error)
         return None
     return metric_writers.AsyncWriter(metric_writers.SummaryWriter(os.path.join(workdir, "tb")))
+
+
+def finished(workdir: str) -> dict[str, Any] | None:
+    """What stands in a run's results.json; None if it has none."""
+    path = os.path.join(workdir, "results.json")
+    if not os.path.exists(path):
+        return None
+    with open(path) as file:
+        return json.load(file)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and command of this process."""
+    packages = "diffv2iqa_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
+    versions = {}
+    for name in packages:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "devices": [str(d) for d in jax.devices()][:8],
+        "processes": jax.process_count(),
+        "argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+    }

@@ -1,35 +1,114 @@
 """From a resolved configuration to what a run works with: task, optimiser, compiled steps."""
 
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import optax
 
 from diffv2iqa_jax import rng
-from diffv2iqa_jax.config import call
+from diffv2iqa_jax.config import call, plain
 from diffv2iqa_jax.data import pristine
 from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.evaluation.predictions import OUTPUTS
 from diffv2iqa_jax.tasks import distorting as tasks_distorting
 from diffv2iqa_jax.tasks import stages
 from diffv2iqa_jax.tasks.example import example
-from diffv2iqa_jax.training import optim
-from diffv2iqa_jax.training.state import check_rates, partition
+from diffv2iqa_jax.training import optim, sharding, steps
+from diffv2iqa_jax.training.state import TrainState, check_rates, partition
 from diffv2iqa_jax.types import Task, Weights
+from diffv2iqa_jax.weights import files
+
+Devices = sharding.Jit | sharding.Pmap
+# The sections that compiled steps depend on; of `data`, only these keys.
+COMPILED = ("task", "seed", "restorer", "model", "loss", "branch_loss", "optim", "devices")
+COMPILED_DATA = ("size", "distort")
 
 
-def distorting(task: Task, pairs: int = 0, test: str = "", **settings) -> Task:
-    """The task on images that each step distorts; `pairs` and `test` are of evaluation."""
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The steps of a configuration; what they compiled is kept as long as this is.
+
+    Attributes:
+      kind: of task.
+      devices: where arrays live.
+      shapes: of the task's weights.
+      create: (key, pretrained) -> the state before the first step.
+      train_step: (state, batch) -> (state, metrics); the state is donated.
+      predict: (weights, batch) -> what is measured.
+      everything: (weights, batch) -> all outputs of the task, for examples.
+    """
+
+    kind: str
+    devices: Devices
+    shapes: Weights
+    create: Callable
+    train_step: Callable
+    predict: Callable
+    everything: Callable
+
+
+def key_of(resolved: dict[str, Any]) -> str:
+    """What the compiled steps of a resolved configuration depend on, as text."""
+    sections = {key: resolved[key] for key in COMPILED if key in resolved}
+    data = {key: resolved["data"][key] for key in COMPILED_DATA if key in resolved["data"]}
+    return json.dumps(plain(sections | {"data": data}), sort_keys=True)
+
+
+def programs(
+    resolved: dict[str, Any], devices: Devices, kept: dict[str, Programs] | None = None
+) -> Programs:
+    """The steps of a resolved configuration.
+
+    Args:
+      kept: those of earlier runs by `key_of`; taken from there, or added to it.
+
+    Raises:
+      ConfigError: the task cannot be built, or an expression of the optimiser matches nothing.
+    """
+    kept = {} if kept is None else kept
+    key = key_of(resolved)
+    if key not in kept:
+        kept[key] = _programs(resolved, devices)
+    return kept[key]
+
+
+def begin(
+    programs: Programs, seed: int, pretrained: dict[str, Weights]
+) -> Callable[[], TrainState]:
+    """The function that makes the state before the first step, on the devices where it stays."""
+    key = rng.stream(seed, "init")
+    return lambda: programs.devices.init(programs.create, key, pretrained)
+
+
+def devices(config: dict[str, Any]) -> Devices:
+    """All devices, as the configuration uses them. Raises ConfigError where they cannot be."""
+    return call(sharding.make, "devices", config["devices"])
+
+
+def distorting(task: Task, pairs: int = 0, test: str = "", **settings: Any) -> Task:
+    """Wraps a task so that each step distorts its images.
+
+    Args:
+      pairs, test: only for evaluation; checked here because their section is.
+      settings: of `tasks.distorting.distorting`.
+    """
     if not 0 <= pairs <= len(pristine.PAIRS):
         raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(pristine.PAIRS)}")
     return tasks_distorting.distorting(task, **settings)
 
 
-def optimiser(config: dict):
-    """(update rule, learning rate) of the configuration."""
+def optimiser(config: dict[str, Any]) -> tuple[optax.GradientTransformation, Callable]:
+    """The update rule and the learning rate of the configuration."""
     other = ("frozen", "accumulate", "average")
     settings = {k: v for k, v in config["optim"].items() if k not in other}
     return call(optim.make, "optim", settings)
 
 
-def make_task(config: dict) -> Task:
+def make_task(config: dict[str, Any]) -> Task:
     """The task of a resolved configuration."""
     task = call(stages.TASKS[config["task"]], config["task"], stages.settings(config))
     if "distort" in config["data"]:
@@ -45,9 +124,40 @@ def shapes(task: Task, size: int, frozen: str = "", rates: tuple = ()) -> Weight
     """
     batch = jax.tree.map(jnp.asarray, example(size))
     try:
-        found = jax.eval_shape(task.init, rng.stream(0, "init"), batch)
+        weights = jax.eval_shape(task.init, rng.stream(0, "init"), batch)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"config, with data.size {size}: {str(error).splitlines()[0]}") from error
-    trained, _ = call(partition, "optim", {"frozen": frozen}, params=found.params)
+    trained, _ = call(partition, "optim", {"frozen": frozen}, params=weights.params)
     call(check_rates, "optim", {"rates": rates}, names=trained)
-    return found
+    return weights
+
+
+def _programs(resolved: dict[str, Any], devices: Devices) -> Programs:
+    task, optimisation = make_task(resolved), resolved["optim"]
+    size, frozen = resolved["data"]["size"], optimisation["frozen"]
+    tx, rate = optimiser(resolved)
+
+    def create(key: jax.Array, pretrained: dict[str, Weights]) -> TrainState:
+        weights = task.init(key, example(size))
+        for place, part in pretrained.items():
+            weights = files.place(weights, place, part)
+        return TrainState.create(weights, tx, frozen)
+
+    weights = shapes(task, size, frozen, optimisation["rates"])
+    gradients = steps.make_gradients(
+        task, seed=resolved["seed"], accumulate=optimisation["accumulate"]
+    )
+    train_step = steps.make_train_step(
+        devices.gradients(gradients), tx, average=optimisation["average"], rate=rate
+    )
+    state = jax.eval_shape(create, rng.stream(0, "init"), {})
+    kind = resolved["task"]
+    return Programs(
+        kind=kind,
+        devices=devices,
+        shapes=weights,
+        create=create,
+        train_step=devices.train(train_step, state),
+        predict=devices.predict(steps.make_predict_step(task, OUTPUTS[kind])),
+        everything=devices.predict(steps.make_predict_step(task)),
+    )

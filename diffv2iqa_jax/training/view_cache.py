@@ -1,8 +1,8 @@
 """The views pass: restores every image of a data set once and stores what stage 2 looks at.
 
-A folder of views holds meta.json (what they were made with) and a file for each image,
-`{id:08d}.views`: the raw bytes of an array (V - 1, H, W, 3). A file is complete or not there,
-so a killed pass goes on where it stopped, and each process makes its own share.
+A folder of views holds meta.json (what they were made with) and a file for each image, see
+`data.stored_views`. A file is complete or not there, so a killed pass goes on where it stopped,
+and each process makes its own share.
 """
 
 import json
@@ -10,114 +10,167 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import errors, pixels
-from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax import pixels
+from diffv2iqa_jax.data import evaluation, rated
+from diffv2iqa_jax.data.reading import Source
+from diffv2iqa_jax.data.stored_views import StoredViews
+from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.pp import spec
 from diffv2iqa_jax.tasks import restorers
+from diffv2iqa_jax.training.checkpoint import digest
+from diffv2iqa_jax.training.stopping import Preempted
 from diffv2iqa_jax.types import Restorer, Weights
 
 LOG = logging.getLogger(__name__)
 META = "meta.json"
 
 
-def describe(restorer: dict, weights: dict[str, str], data: str, first: str = "") -> dict:
+def make(
+    resolved: dict[str, Any],
+    data: rated.Rated,
+    weights: Weights,
+    folder: str,
+    stop: Callable[[], bool],
+) -> StoredViews:
+    """Makes the views that a run's folder lacks, of all images of its data set.
+
+    Raises:
+      ConfigError: the folder holds views of other weights, settings or data.
+      Preempted: `stop` asked for it.
+    """
+    settings = resolved["restorer"]
+    before_views, _ = spec.head(data.pp("pp_test"))
+    count = restorers.count(**settings) - 1
+    views = StoredViews(folder, settings["views_dtype"], count)
+    ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))
+    complete = run(
+        data.source,
+        ids,
+        restorers.make(**settings),
+        weights,
+        views=views,
+        meta=describe(settings, digest(weights), data.name, before_views),
+        batch=resolved["data"]["batch"],
+        stop=stop,
+    )
+    if not complete:
+        raise Preempted("in the views pass; what is made is kept")
+    if jax.process_count() > 1:  # each process made its share; all are read by all
+        multihost_utils.sync_global_devices("views")
+    return views
+
+
+def describe(
+    restorer: dict[str, Any], weights: dict[str, str], data: str, first: str = ""
+) -> dict[str, Any]:
     """What a folder of views depends on: settings, digests of the weights, data set.
 
     Args:
-      first: what is done to each picture before it is restored, see `crops.head`.
+      first: what is done to each picture before it is restored, see `spec.head`.
     """
-    found = {"restorer": restorer, "weights": weights, "data": data}
-    return configs.plain(found | ({"first": first} if first else {}))
-
-
-def stored(folder: str, restorer: dict) -> tuple[str, str, int]:
-    """The views of a folder as the pipeline asks for them: folder, dtype, views per image."""
-    return folder, restorer["views_dtype"], restorers.count(**restorer) - 1
+    meta = {"restorer": restorer, "weights": weights, "data": data}
+    return configs.plain(meta | ({"first": first} if first else {}))
 
 
 def run(
-    source: pipeline.Source,
+    source: Source,
     ids: np.ndarray,
     restorer: Restorer,
     weights: Weights,
     *,
-    folder: str,
-    meta: dict,
+    views: StoredViews,
+    meta: dict[str, Any],
     batch: int,
     stop: Callable[[], bool] = lambda: False,
-) -> int | None:
+) -> bool:
     """Makes the views that are missing.
 
     Args:
       ids: the images of `source` to make views of.
+      views: where they shall lie.
       meta: from `describe`; a folder made with another is refused.
       batch: images at a time, on this process's first device.
       stop: asked after each batch; if true, the pass ends there.
 
     Returns:
-      How many images were restored now; None if it was stopped.
+      Whether none is missing now.
 
     Raises:
       ConfigError: the folder holds views of other weights, settings or data.
     """
-    _claim(folder, meta)
-    missing = np.array([i for i in ids if not os.path.exists(path(folder, i))], np.int32)
+    _claim(views.folder, meta)
+    missing = np.array([i for i in ids if not os.path.exists(views.path(i))], np.int32)
     if not len(missing):
-        return 0
-    step = jax.jit(_packed(restorer, meta["restorer"]["views_dtype"]))
+        return True
+    restore = jax.jit(_stored(restorer, views.dtype))
     weights = jax.device_put(weights)
-    rank = (jax.process_index(), jax.process_count())
-    total = len(missing[rank[0] :: rank[1]])
-    done, clock = 0, time.monotonic()
-    said = clock
-    args = {"pp": meta.get("first", ""), "batch": batch * rank[1], "process": rank}
-    for found in pipeline.whole(source, missing, **args):
-        keep = found["mask"] > 0
-        made = np.asarray(step(weights, {k: found[k] for k in ("image", "content")}))
-        for number, array in zip(found["id"][keep], made[keep], strict=True):
-            _write(path(folder, number), array)
+    number, processes = jax.process_index(), jax.process_count()
+    progress = _Progress(len(missing[number::processes]))
+    for pictures in evaluation.whole(
+        source,
+        missing,
+        pp=meta.get("first", ""),
+        batch=batch * processes,
+        process=(number, processes),
+    ):
+        real = pictures["mask"] > 0
+        arrays = np.asarray(restore(weights, {k: pictures[k] for k in ("image", "content")}))
+        for id, array in zip(pictures["id"][real], arrays[real], strict=True):
+            _write(views.path(id), array)
         if stop():
-            return None
-        done += int(keep.sum())
+            return False
+        progress.add(int(real.sum()))
+    return True
+
+
+class _Progress:
+    """A line every ten seconds: how many views there are, how fast, and the time left."""
+
+    def __init__(self, total: int):
+        self._total, self._done = total, 0
+        self._start = self._last_line = time.monotonic()
+
+    def add(self, count: int) -> None:
+        self._done += count
         now = time.monotonic()
-        if now - said > 10 or done == total:
-            speed, said = done / (now - clock), now
-            left = time.strftime("%H:%M:%S", time.gmtime((total - done) / speed))
-            LOG.info("views %d/%d  %.3g images/s  eta %s", done, total, speed, left)
-    return done
+        if now - self._last_line > 10 or self._done == self._total:
+            self._last_line = now
+            speed = self._done / (now - self._start)
+            left = time.strftime("%H:%M:%S", time.gmtime((self._total - self._done) / speed))
+            text = "views %d/%d  %.3g images/s  eta %s"
+            LOG.info(text, self._done, self._total, speed, left)
 
 
-def path(folder: str, number: int) -> str:
-    return os.path.join(folder, f"{number:08d}.views")
+def _stored(restorer: Restorer, dtype: str) -> Callable[[Weights, dict], jax.Array]:
+    def views(weights: Weights, batch: dict) -> jax.Array:
+        return pixels.store(restorer.views(weights, batch).image_BVHWC[:, 1:], dtype)
+
+    return views
 
 
-def _packed(restorer: Restorer, dtype: str) -> Callable[[Weights, dict], jax.Array]:
-    return lambda weights, batch: pixels.store(
-        restorer.views(weights, batch).image_BVHWC[:, 1:], dtype
-    )
-
-
-def _claim(folder: str, meta: dict) -> None:
-    named = os.path.join(folder, META)
-    if not os.path.exists(named):
+def _claim(folder: str, meta: dict[str, Any]) -> None:
+    path = os.path.join(folder, META)
+    if not os.path.exists(path):
         os.makedirs(folder, exist_ok=True)
-        configs.write_json(named, meta)
+        configs.write_json(path, meta)
         return
-    with open(named) as file:
+    with open(path) as file:
         changed = configs.differences(json.load(file), meta)
     if changed:
-        raise errors.ConfigError(
+        raise ConfigError(
             f"views {folder}: were made otherwise, differing in {', '.join(changed[:3])}; "
             "name another config.restorer.folder or delete that one"
         )
 
 
-def _write(name: str, array: jnp.ndarray) -> None:
-    with open(f"{name}.{os.getpid()}.tmp", "wb") as file:
+def _write(path: str, array: np.ndarray) -> None:
+    with open(f"{path}.{os.getpid()}.tmp", "wb") as file:
         file.write(np.ascontiguousarray(array).tobytes())
-    os.replace(f"{name}.{os.getpid()}.tmp", name)
+    os.replace(f"{path}.{os.getpid()}.tmp", path)

@@ -1,6 +1,6 @@
 import pytest
 
-from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax.data import reading
 from diffv2iqa_jax.data.sets import registry
 
 
@@ -14,4 +14,4 @@ def tiny_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
     """96 pictures of 32x32 pixels: 6 references, 16 types."""
-    return pipeline.load("builtin/tiny", tiny_folder)
+    return reading.load("builtin/tiny", tiny_folder)

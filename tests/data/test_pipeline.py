@@ -4,7 +4,8 @@ import itertools
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax.data import evaluation, pipeline
+from diffv2iqa_jax.data.stored_views import StoredViews
 
 PP = "crop(16)|flip(0.5)"
 
@@ -42,11 +43,11 @@ def real(batches, *keys):
 def views(tiny, tmp_path_factory):
     """Views that say which image they are of, and where in it: float16, two of each."""
     folder = tmp_path_factory.mktemp("views")
-    for batch in pipeline.whole(tiny, np.arange(60), batch=10):
+    for batch in evaluation.whole(tiny, np.arange(60), batch=10):
         for id, image in zip(batch["id"], batch["image"], strict=True):
             stored = np.stack([image, 255 - image]).astype("<f2")
             (folder / f"{id:08d}.views").write_bytes(stored.tobytes())
-    return str(folder), "float16", 2
+    return StoredViews(str(folder), "float16", 2)
 
 
 def test_a_training_batch_is_what_its_keys_promise(tiny):
@@ -113,7 +114,7 @@ def test_processes_together_see_the_batches_of_one(tiny, processes):
         (None, {"process": (2, 2)}, "number from 0"),
         (None, {"pp": "grid(16)"}, "for evaluation only"),
         (None, {"pp": "cropp(16)"}, "no such op"),
-        (None, {"views": ("x", "float64", 2)}, "'float64': known are"),
+        (None, {"views": StoredViews("x", "float64", 2)}, "'float64': known are"),
     ],
 )
 def test_unsuitable_training_settings_are_refused(tiny, ids, kwargs, message):
@@ -124,7 +125,7 @@ def test_unsuitable_training_settings_are_refused(tiny, ids, kwargs, message):
 @pytest.mark.parametrize("batch", [1, 5, 7])
 def test_evaluation_sees_each_picture_once_in_order(tiny, batch):
     ids = np.arange(60, 40, -1)
-    batches = list(pipeline.to_evaluate(tiny, ids, pp="center(16)", batch=batch))
+    batches = list(evaluation.to_evaluate(tiny, ids, pp="center(16)", batch=batch))
     assert real(batches, "id") == [(id,) for id in sorted(ids)]
     assert {len(b["image"]) for b in batches} == {batch}
     assert "draw" not in batches[0] and "crop" not in batches[0]
@@ -135,42 +136,42 @@ def test_evaluation_sees_each_picture_once_in_order(tiny, batch):
 @pytest.mark.parametrize("ids", [np.arange(20), np.arange(2)])
 def test_three_processes_evaluate_what_one_does(tiny, pp, ids):
     kwargs = {"pp": pp, "batch": 9}
-    one = list(pipeline.to_evaluate(tiny, ids, **kwargs))
-    parts = [list(pipeline.to_evaluate(tiny, ids, **kwargs, process=(i, 3))) for i in range(3)]
+    one = list(evaluation.to_evaluate(tiny, ids, **kwargs))
+    parts = [list(evaluation.to_evaluate(tiny, ids, **kwargs, process=(i, 3))) for i in range(3)]
     assert len({len(p) for p in parts}) == 1
     same(one, joined(parts))
 
 
 @pytest.mark.parametrize("batch", [1, 5, 7])
 def test_evaluation_sees_each_crop_once(tiny, batch):
-    batches = list(pipeline.to_evaluate(tiny, [8, 2, 5], pp="grid(20)", batch=batch))
+    batches = list(evaluation.to_evaluate(tiny, [8, 2, 5], pp="grid(20)", batch=batch))
     assert real(batches, "id", "crop") == [(id, crop) for id in (2, 5, 8) for crop in range(4)]
     assert {len(b["image"]) for b in batches} == {batch}
 
 
 def test_random_ops_are_the_same_at_every_evaluation(tiny):
-    runs = [list(pipeline.to_evaluate(tiny, [4, 9], pp=PP, batch=n)) for n in (1, 2)]
+    runs = [list(evaluation.to_evaluate(tiny, [4, 9], pp=PP, batch=n)) for n in (1, 2)]
     np.testing.assert_array_equal([b["image"][0] for b in runs[0]], runs[1][0]["image"])
 
 
 def test_no_pictures_give_no_batches(tiny):
-    assert not list(pipeline.to_evaluate(tiny, [], pp="center(16)", batch=4))
-    assert not list(pipeline.whole(tiny, np.array([], int), batch=4))
-    assert not list(pipeline.whole(tiny, [7], batch=4, process=(1, 2)))
+    assert not list(evaluation.to_evaluate(tiny, [], pp="center(16)", batch=4))
+    assert not list(evaluation.whole(tiny, np.array([], int), batch=4))
+    assert not list(evaluation.whole(tiny, [7], batch=4, process=(1, 2)))
 
 
 def test_whole_pictures_come_once_to_one_process(tiny):
-    parts = [list(pipeline.whole(tiny, np.arange(11), batch=4, process=(i, 2))) for i in range(2)]
+    parts = [list(evaluation.whole(tiny, np.arange(11), batch=4, process=(i, 2))) for i in range(2)]
     assert real(parts[0], "id") == [(i,) for i in range(0, 11, 2)]
     assert real(parts[1], "id") == [(i,) for i in range(1, 11, 2)]
     assert parts[0][0]["image"].shape == (2, 32, 32, 3)
 
 
 def test_a_resize_at_the_start_comes_before_the_views(tiny, tmp_path):
-    (whole,) = pipeline.whole(tiny, [7], batch=1, pp="resize(20)|crop(16)")
+    (whole,) = evaluation.whole(tiny, [7], batch=1, pp="resize(20)|crop(16)")
     assert whole["image"].shape == (1, 20, 20, 3)
     (tmp_path / "00000007.views").write_bytes((255 - whole["image"]).tobytes())
-    args = {"pp": "resize(20)|crop(16)|flip(0.5)", "views": (str(tmp_path), "uint8", 1)}
+    args = {"pp": "resize(20)|crop(16)|flip(0.5)", "views": StoredViews(str(tmp_path), "uint8", 1)}
     for batch in train(tiny, [7], **args):
         np.testing.assert_array_equal(batch["views"][:, 0], 255 - batch["image"])
 
@@ -180,14 +181,14 @@ def test_a_batch_holds_one_shape():
     rows = [
         {"image": np.zeros((s, s, 3), np.uint8), "id": np.int32(i)} for i, s in enumerate(sides)
     ]
-    batches = list(pipeline._same_shapes(iter(rows), 2))
+    batches = list(evaluation.same_shapes(iter(rows), 2))
     assert [b["id"].tolist() for b in batches] == [[0, 1], [2, 2], [3, 4], [5, 5]]
     assert [b["mask"].tolist() for b in batches] == [[1, 1], [1, 0], [1, 1], [1, 0]]
     assert [b["image"].shape for b in batches] == [(2, s, s, 3) for s in (4, 4, 5, 4)]
 
 
 def test_views_are_cut_as_their_image(tiny, views):
-    evaluated = pipeline.to_evaluate(tiny, np.arange(9), pp="grid(20)", batch=4, views=views)
+    evaluated = evaluation.to_evaluate(tiny, np.arange(9), pp="grid(20)", batch=4, views=views)
     for batch in (*train(tiny, views=views, count=2), *evaluated):
         assert batch["views"].dtype == np.float16 and batch["views"].shape[1] == 2
         np.testing.assert_array_equal(batch["views"][:, 0], batch["image"])
@@ -198,12 +199,27 @@ def test_missing_views_are_named_before_anything_runs(tiny, views):
     message = r"lacks the views of 36 of 96 images, first photo_\S+ \(id 60\).*run the views pass"
     message = message.replace("photo_", "")
     with pytest.raises(FileNotFoundError, match=message):
-        pipeline.to_evaluate(tiny, np.arange(96), pp="center(16)", batch=4, views=views)
+        evaluation.to_evaluate(tiny, np.arange(96), pp="center(16)", batch=4, views=views)
     with pytest.raises(FileNotFoundError, match="lacks the views of 40"):
-        train(tiny, views=("nowhere", "uint8", 2))
+        train(tiny, views=StoredViews("nowhere", "uint8", 2))
 
 
-def test_records_are_in_the_order_of_ids_and_still_encoded(tiny):
-    first = list(tiny.records.take(3).as_numpy_iterator())
-    assert [ex["id"] for ex in first] == [0, 1, 2]
-    assert first[0]["image"].startswith(b"\x89PNG")
+def test_an_example_is_its_row_of_the_table_with_encoded_pictures(tiny):
+    for id in (0, 41):
+        example = tiny.example(id)
+        assert {key: example[key] for key in ("id", "level")} == {
+            "id": id,
+            "level": tiny.table["level"][id],
+        }
+        assert example["name"].decode() == tiny.table["name"][id]
+        assert example["image"].startswith(b"\x89PNG") and "reference" in example
+
+
+def test_what_trains_and_what_evaluates_are_the_same_pixels(tiny):
+    """The same operations by TensorFlow and by NumPy, on the same stored bytes."""
+    trained = {}
+    for batch in train(tiny, pp="center(20)", count=5):
+        trained |= dict(zip(batch["id"].tolist(), batch["image"], strict=True))
+    for batch in evaluation.to_evaluate(tiny, [*trained], pp="center(20)", batch=8):
+        for id, image in zip(batch["id"].tolist(), batch["image"], strict=True):
+            np.testing.assert_array_equal(image, trained[id])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax.data import pipeline, prepare
+from diffv2iqa_jax.data import evaluation, pipeline, prepare, reading
 from diffv2iqa_jax.data.sets import catalog, registry, store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
 from tests import twins
@@ -59,17 +59,17 @@ def test_a_release_becomes_a_set_that_reads_back(release, tmp_path, capsys):
     data = tmp_path / "data"
     code, out, err = run(capsys, "kadid10k", "--source", release, "--folder", data)
     assert (code, err) == (0, "") and out.startswith("kadid10k: 250 images in")
-    source = pipeline.load("kadid10k", str(data))
+    source = reading.load("kadid10k", str(data))
     table = source.table
     assert table["name"].tolist() == sorted(table["name"].tolist())
     np.testing.assert_allclose(table["mos"], (table["native"] - 1) / 4, atol=1e-6)
     assert set(table["group"]) == {"I01", "I02"} and len(set(table["type"])) == 25
     assert source.facts["complete"] and source.facts["scale"] == [1, 5]
-    record = next(iter(source.records.skip(130).take(1).as_numpy_iterator()))
+    record = source.example(130)
     name = table["name"][130]
     assert record["image"] == (release / "images" / name).read_bytes()  # the file's own bytes
     assert record["reference"] == (release / "images" / "I02.png").read_bytes()
-    batch = next(pipeline.to_evaluate(source, [130, 5], pp="center(8)", batch=2))
+    batch = next(evaluation.to_evaluate(source, [130, 5], pp="center(8)", batch=2))
     for row, original in enumerate(("I01.png", "I02.png")):
         pixels = np.asarray(Image.open(release / "images" / original))
         np.testing.assert_array_equal(batch["reference"][row], pixels[:, 2:10])
@@ -101,7 +101,7 @@ def test_differences_stop_it_unless_they_are_allowed(release, tmp_path, capsys):
     ]
     assert "--allow_missing" in err
     assert run(capsys, *argv, "--allow_missing")[0] == 0
-    facts = pipeline.load("kadid10k", str(data)).facts
+    facts = reading.load("kadid10k", str(data)).facts
     assert not facts["complete"] and facts["lacking"] == 1
 
 
@@ -194,7 +194,7 @@ def test_an_own_table_of_any_common_form(photos, text, tmp_path, capsys):
     argv = ("csv", "--name", "mine", "--source", path, "--folder", data, "--group_column", "scene")
     code, out, err = run(capsys, *argv, "--low", 1, "--high", 11, "--lower_better")
     assert code == 0, err
-    source = pipeline.load("csv/mine", str(data))
+    source = reading.load("csv/mine", str(data))
     np.testing.assert_allclose(source.table["mos"], 1 - np.arange(6) / 10, atol=1e-6)
     assert set(source.table["group"]) == {"s0", "s1"} and not source.facts["higher_is_better"]
 
@@ -237,7 +237,7 @@ def test_other_bad_tables(photos, tmp_path, capsys):
 def test_a_pool_has_no_opinions(photos, tmp_path, capsys):
     argv = ("pool", "--name", "mine", "--source", photos, "--folder", tmp_path / "data")
     assert run(capsys, *argv)[0] == 0
-    source = pipeline.load("pool/mine", str(tmp_path / "data"))
+    source = reading.load("pool/mine", str(tmp_path / "data"))
     assert len(source.table["id"]) == 6 and np.isnan(source.table["mos"]).all()
     assert source.facts["rated"] is False
 
@@ -252,7 +252,7 @@ def stored(path, image, **settings):
     """(pixels as the pipeline has them, whether the bytes are the file's own)."""
     image.save(path, **settings)
     data, content = store.encoded(path, ANY, True)
-    pixels = np.asarray(pipeline._decoded(data))
+    pixels = np.asarray(pipeline.decoded(data))
     assert content == store.content(pixels)
     return pixels, data == path.read_bytes()
 
@@ -308,7 +308,7 @@ def test_own_photos_are_turned_upright_and_published_ones_are_not(tmp_path):
     own, published = (
         store.encoded(tmp_path / "a.png", ANY, upright)[0] for upright in (True, False)
     )
-    assert np.asarray(pipeline._decoded(own)).shape == (4, 3, 3)
+    assert np.asarray(pipeline.decoded(own)).shape == (4, 3, 3)
     assert published == (tmp_path / "a.png").read_bytes()
 
 
@@ -317,7 +317,7 @@ def test_size_is_promised_by_a_name(tmp_path):
     with pytest.raises(catalog.LayoutError, match=r"is \(40, 30\), not \(1024, 768\) pixels"):
         store.encoded(tmp_path / "a.png", ANY._replace(size=(1024, 768)), False)
     data, _ = store.encoded(tmp_path / "a.png", ANY._replace(short_side=15), False)
-    assert np.asarray(pipeline._decoded(data)).shape == (15, 20, 3)
+    assert np.asarray(pipeline.decoded(data)).shape == (15, 20, 3)
 
 
 def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):

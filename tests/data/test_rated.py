@@ -31,7 +31,7 @@ def folder(tmp_path_factory):
 
 def data(folder, on=None, **changes):
     config = runs.stage1(folder, **{"data.name": "csv/scenes"} | changes)
-    return module.Data(config["data"], 100, on)
+    return module.Rated(config["data"], 100, on)
 
 
 RESOLVED = {"seed": 4}

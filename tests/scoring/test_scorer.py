@@ -19,11 +19,10 @@ from PIL import Image
 
 import diffv2iqa_jax
 from diffv2iqa_jax import errors
-from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax.data import evaluation, reading
 from diffv2iqa_jax.data.sets import registry
 from diffv2iqa_jax.pp import tiles
 from diffv2iqa_jax.scoring import predictor, scorer
-from diffv2iqa_jax.training import loop
 from diffv2iqa_jax.weights import files, published
 from tests import pictures, runs, tiny
 
@@ -64,9 +63,9 @@ def score(loaded_by_crops):
 def photos(data, tmp_path_factory):
     """The data set's pictures as files, by name."""
     folder = tmp_path_factory.mktemp("photos")
-    source = pipeline.load("builtin/tiny", str(data))
+    source = reading.load("builtin/tiny", str(data))
     ids = source.table["id"]
-    for batch in pipeline.whole(source, ids, batch=1):
+    for batch in evaluation.whole(source, ids, batch=1):
         Image.fromarray(batch["image"][0]).save(
             folder / f"{source.table['name'][batch['id'][0]]}.png"
         )
@@ -97,7 +96,7 @@ def test_a_picture_resized_before_it_is_restored_scores_as_evaluated(
     data, restored, photos, tmp_path
 ):
     pp = {"data.pp_train": "resize(24)|crop({size})", "data.pp_test": "resize(24)|grid({size})"}
-    loop.run(runs.stage2(data, restored, **pp, **{"optim.steps": 1}), str(tmp_path / "run"))
+    runs.run(runs.stage2(data, restored, **pp, **{"optim.steps": 1}), str(tmp_path / "run"))
     views = sorted((tmp_path / "run" / "views").glob("*.views"))
     assert {p.stat().st_size for p in views} == {3 * 24 * 24 * 3 * 4}
     with open(tmp_path / "run" / "predictions.csv", newline="") as file:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.training import checks, initialize, loop, saved, setup
+from diffv2iqa_jax.training import checks, initialize, saved, setup
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.weights import files, published
 from tests import runs, theirs, tiny
@@ -87,11 +87,11 @@ def test_a_run_of_no_steps_makes_a_run_of_weights_from_elsewhere(data, tmp_path)
     """Then another run starts from that one."""
     one, two = tmp_path / "one", tmp_path / "two"
     none = {"optim.steps": 0, "optim.warmup": 0, "seed": 5}
-    results = loop.run(runs.stage1(data, **none), str(one))
+    results = runs.run(runs.stage1(data, **none), str(one))
     assert results["step"] == 0 and results["images"] == 16
-    assert loop.run(runs.stage1(data, **none), str(one)) == results  # is complete
+    assert runs.run(runs.stage1(data, **none), str(one)) == results  # is complete
     again = {"optim.steps": 0, "optim.warmup": 0, "pretrained.restorer": str(one)}
-    assert loop.run(runs.stage1(data, **again), str(two))["psnr_restored"] == pytest.approx(
+    assert runs.run(runs.stage1(data, **again), str(two))["psnr_restored"] == pytest.approx(
         results["psnr_restored"], abs=1e-6
     )
     assert Checkpoints(str(two)).steps() == [0]
@@ -101,7 +101,7 @@ def test_a_run_of_no_steps_makes_a_run_of_weights_from_elsewhere(data, tmp_path)
 def looked(data, tmp_path_factory):
     """A MANIQA run's folder."""
     folder = str(tmp_path_factory.mktemp("looked"))
-    loop.run(runs.maniqa_run(data, **{"optim.steps": 0, "optim.warmup": 0}), folder)
+    runs.run(runs.maniqa_run(data, **{"optim.steps": 0, "optim.warmup": 0}), folder)
     return folder
 
 
@@ -117,8 +117,8 @@ def test_a_backbone_is_taken_from_a_run_of_another_model(looked, data):
 def test_a_run_without_restorer_and_statistics_stops_goes_on_and_is_read(looked, data, tmp_path):
     """Weights of such a run have one part and no statistics, wherever they come from."""
     config = runs.maniqa_run(data, **{"optim.steps": 3, "pretrained.vit": looked})
-    assert loop.run(config, str(tmp_path), stop_at=2) == {}
-    assert loop.run(config, str(tmp_path))["step"] == 3
+    assert runs.run(config, str(tmp_path), stop_at=2) == {}
+    assert runs.run(config, str(tmp_path))["step"] == 3
     weights = saved.saved(str(tmp_path))[1]
     assert set(weights.params) == {"quality"} and not weights.stats
 
@@ -145,7 +145,7 @@ def alone(data, tmp_path_factory):
     difference = tiny.difference(compare=(), resnet=tiny.resnet(norm="frozen"))
     config = runs.maniqa_run(data, **{"optim.steps": 0, "optim.warmup": 0})
     config["model"]["branches"] = {"guidance": ALONE, "difference": difference}
-    loop.run(config, folder)
+    runs.run(config, folder)
     return folder
 
 
@@ -239,6 +239,6 @@ def test_a_branch_that_saw_other_views_starts_no_other(looked, data, monkeypatch
     config["pretrained"] |= {"guidance": looked, "difference": ""}
     theirs_config, weights, step = saved.saved(looked)
     theirs_config["model"]["branches"]["guidance"]["noise_width"] = 4
-    monkeypatch.setattr(initialize.judge, "saved", lambda path: (theirs_config, weights, step))
+    monkeypatch.setattr(initialize.saved, "saved", lambda path: (theirs_config, weights, step))
     with pytest.raises(ConfigError, match="looked at other views too; pretrained.model takes"):
         initialize.parts(config, shapes(config))

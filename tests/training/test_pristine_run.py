@@ -17,7 +17,7 @@ from diffv2iqa_jax.distortions import kadid
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.evaluation import full_reference
 from diffv2iqa_jax.tasks import distorting, quality
-from diffv2iqa_jax.training import checks, loop, setup
+from diffv2iqa_jax.training import checks, setup
 from diffv2iqa_jax.types import Task
 from tests import runs, tiny
 
@@ -58,9 +58,9 @@ def lines(work) -> list[dict]:
 
 
 def test_a_killed_run_on_photos_goes_on_as_if_nothing_had_been(folder, tmp_path):
-    assert loop.run(small(folder), str(tmp_path), stop_at=4) == {}  # saved at 2, left after 3
+    assert runs.run(small(folder), str(tmp_path), stop_at=4) == {}  # saved at 2, left after 3
     before = lines(tmp_path)
-    results = loop.run(small(folder), str(tmp_path))
+    results = runs.run(small(folder), str(tmp_path))
     after = lines(tmp_path)
     assert [r for r in after if r["step"] <= 3] == before
     assert [r["step"] for r in after if "train/loss" in r] == [1, 2, 3, 4]
@@ -156,7 +156,7 @@ def test_a_rated_set_may_be_distorted_and_then_takes_no_keys_of_evaluation():
 )
 def test_settings_that_cannot_work_are_refused(folder, tmp_path, key, value, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        loop.run(small(folder, **{key: value}), str(tmp_path / "run"))
+        runs.run(small(folder, **{key: value}), str(tmp_path / "run"))
     assert "\n" not in str(caught.value)
 
 

@@ -3,7 +3,7 @@ import collections
 import numpy as np
 import pytest
 
-from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax.data import evaluation, reading
 from diffv2iqa_jax.data.sets import builtin, registry, store
 from diffv2iqa_jax.distortions import degrade
 from diffv2iqa_jax.evaluation import full_reference
@@ -12,7 +12,7 @@ from diffv2iqa_jax.evaluation import full_reference
 def test_labels_are_the_quality_of_the_stored_pixels(tiny):
     table = tiny.table
     assert ((table["mos"] >= 0) & (table["mos"] <= 1)).all() and table["mos"].std() > 0.1
-    for batch in pipeline.whole(tiny, np.arange(0, 96, 7), batch=5):
+    for batch in evaluation.whole(tiny, np.arange(0, 96, 7), batch=5):
         for i in np.flatnonzero(batch["mask"]):
             image, reference = batch["image"][i], batch["reference"][i]
             quality = full_reference.haarpsi(reference, image, subsample=False)
@@ -57,7 +57,7 @@ def test_a_set_is_built_once(tiny_folder, tmp_path):
     assert not registry.found("builtin/tiny", str(tmp_path))
     assert registry.prepare("builtin/tiny", tiny_folder)["images"] == 96
     with pytest.raises(FileNotFoundError, match="prepare it first"):
-        pipeline.load("builtin/tiny", str(tmp_path))
+        reading.load("builtin/tiny", str(tmp_path))
     assert not list(tmp_path.iterdir())  # looking leaves nothing behind
 
 
@@ -84,10 +84,10 @@ def test_of_two_builds_at_once_the_first_one_counts(tmp_path, monkeypatch):
     good = builtin.records
     monkeypatch.setattr(builtin, "records", overtaken)
     assert registry.prepare("builtin/tiny", str(tmp_path))["images"] == 96
-    assert len(pipeline.load("builtin/tiny", str(tmp_path)).table["id"]) == 96
+    assert len(reading.load("builtin/tiny", str(tmp_path)).table["id"]) == 96
 
 
-@pytest.mark.parametrize("function", [registry.prepare, registry.found, pipeline.load])
+@pytest.mark.parametrize("function", [registry.prepare, registry.found, reading.load])
 def test_an_unknown_set_is_refused(function, tmp_path):
     with pytest.raises(ValueError, match="'builtin/huge': known are .*'builtin/small'"):
         function("builtin/huge", str(tmp_path))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax.data import pipeline, prepare, splits
+from diffv2iqa_jax.data import pipeline, prepare, reading, splits
 from diffv2iqa_jax.data.sets import catalog, labels, store
 
 SHARED = pathlib.Path(__file__).parents[4] / "shared" / "data"
@@ -34,7 +34,7 @@ def test_every_real_file_is_stored_as_it_is_and_decodes_as_pillow_does():
     for path in files:
         data, content = store.encoded(path, catalog.PHOTOS, False)
         assert data == path.read_bytes(), path
-        pixels = np.asarray(pipeline._decoded(data))
+        pixels = np.asarray(pipeline.decoded(data))
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(path).convert("RGB")))
         assert content == store.content(pixels)
 
@@ -53,7 +53,7 @@ def test_a_real_piece_is_prepared_and_marked_incomplete(dataset, tmp_path, capsy
     err = capsys.readouterr().err
     assert "missing: " in err and len(err.splitlines()) <= 21
     assert prepare.main([*argv, "--allow_missing"]) == 0
-    table = pipeline.load(name, str(data)).table
+    table = reading.load(name, str(data)).table
     assert len(table["id"]) == len(rows)
     native = dict(zip(table["name"].tolist(), table["native"].tolist(), strict=True))
     for row in rows:
@@ -71,7 +71,7 @@ def test_a_part_of_biq2021_is_prepared_with_its_split(tmp_path, capsys):
     for row in labels.table(source / "labels.csv"):
         shutil.copy(SHARED / "biq2021" / "images" / row["image"], source / "images")
     assert prepare.main(["biq2021", "--source", str(source), "--folder", str(data)]) == 0
-    opened = pipeline.load("biq2021", str(data))
+    opened = reading.load("biq2021", str(data))
     train, val, test = splits.choose(opened.table, "official", 0, (0.8, 0.0, 0.2))
     assert (len(train), len(val), len(test)) == (19, 0, 10)
     assert opened.facts["complete"] and opened.facts["lacking"] == 12000 - 29

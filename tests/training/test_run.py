@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.data import pipeline
+from diffv2iqa_jax.data import reading
 from diffv2iqa_jax.data.sets import store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.training import checks, loop, view_cache
+from diffv2iqa_jax.training import checks, stopping, view_cache
 from tests import runs, tiny, twins
 
 
@@ -66,7 +66,8 @@ def test_a_finished_run_is_evaluated_on_all_of_another_set(data, restored, judge
     shutil.copytree(judged, work)
     before = (work / "results.json").read_bytes()
     rated(data)
-    results = loop.run(runs.stage2(data, restored), str(work), mode="evaluate", on="csv/other")
+    config = runs.stage2(data, restored)
+    results = runs.run(config, work, mode="evaluate", on="csv/other", report=True)
     assert (work / "results.json").read_bytes() == before
     out = work / "eval" / "csv-other"
     assert json.loads((out / "results.json").read_text()) == results
@@ -86,16 +87,16 @@ def test_a_pool_teaches_nothing(data, restored, tmp_path):
     store.build("pool/one", str(data), Set("one", 1, 0, 0, 1, True, ""), [row])
     config = runs.stage2(data, restored, **{"data.name": "pool/one", "data.parts": "all"})
     with pytest.raises(ConfigError, match="no opinions to learn from"):
-        loop.run(config, str(tmp_path / "run"))
+        runs.run(config, tmp_path / "run")
 
 
 def test_what_was_trained_on_everything_has_no_own_test(data, restored, tmp_path):
     config = runs.stage2(data, restored, **{"data.parts": "all", "optim.steps": 1})
-    results = loop.run(config, str(tmp_path / "run"))
+    results = runs.run(config, tmp_path / "run", report=True)
     assert results["part"] == "none" and results["images"] == 0 and results["scores"] == {}
     page = (tmp_path / "run" / "report.html").read_text()
     assert "All images of the set were for training" in page
-    assert loop.run(config, str(tmp_path / "run")) == results  # is complete
+    assert runs.run(config, tmp_path / "run") == results  # is complete
 
 
 def test_cached_views_are_what_the_restorer_computes(data, restored, tmp_path):
@@ -107,12 +108,12 @@ def test_cached_views_are_what_the_restorer_computes(data, restored, tmp_path):
         "model.branches.guidance.vit": tiny.guidance()["vit"] | {"image_size": 32},
         "optim.steps": 2,
     }
-    loop.run(runs.stage2(data, restored, **whole), str(tmp_path / "run"))
+    runs.run(runs.stage2(data, restored, **whole), tmp_path / "run")
     want = predictions(tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "views")
     config = runs.stage2(data, restored, **whole, **{"restorer.cached": False})
     configs.write_json(str(tmp_path / "run" / "config.json"), config)
-    loop.run(config, str(tmp_path / "run"), mode="evaluate")
+    runs.run(config, str(tmp_path / "run"), mode="evaluate")
     got = predictions(tmp_path / "run")
     assert [r["id"] for r in got] == [r["id"] for r in want]
     for a, b in zip(got, want, strict=True):
@@ -123,8 +124,8 @@ def test_cached_views_are_what_the_restorer_computes(data, restored, tmp_path):
 def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, judged, tmp_path, stage):
     config = runs.stage1(data) if stage == "restoration" else runs.stage2(data, restored)
     whole, broken = restored if stage == "restoration" else judged, tmp_path / "broken"
-    assert loop.run(config, str(broken), stop_at=4) == {}  # leaves after 3, saved at 2
-    loop.run(config, str(broken))
+    assert runs.run(config, broken, stop_at=4) == {}  # leaves after 3, saved at 2
+    runs.run(config, broken)
     results = [json.loads((work / "results.json").read_text()) for work in (whole, broken)]
     assert results[0] == results[1]
     drop = ("train/images_per_s", "train/input_wait")
@@ -136,61 +137,61 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, judged, tm
 def test_a_finished_run_says_so_and_does_nothing(data, restored, caplog):
     before = sorted((p, p.stat().st_mtime_ns) for p in restored.rglob("*"))
     with caplog.at_level("INFO"):
-        loop.run(runs.stage1(data), str(restored))
+        runs.run(runs.stage1(data), str(restored))
     assert "is complete" in caplog.text
     assert sorted((p, p.stat().st_mtime_ns) for p in restored.rglob("*")) == before
 
 
 def test_asked_to_stop_it_saves_and_goes_on_later(data, restored, tmp_path):
     calls = iter([False, True])
-    with pytest.raises(loop.Preempted, match="saved at step 1 of 4"):
-        loop.run(runs.stage1(data), str(tmp_path / "run"), stop=lambda: next(calls))
-    results = loop.run(runs.stage1(data), str(tmp_path / "run"))
+    with pytest.raises(stopping.Preempted, match="saved at step 1 of 4"):
+        runs.run(runs.stage1(data), str(tmp_path / "run"), stop=lambda: next(calls))
+    results = runs.run(runs.stage1(data), tmp_path / "run")
     assert results == json.loads((restored / "results.json").read_text())
 
 
 def test_pmap_and_jit_train_alike(data, restored, tmp_path):
     plain = json.loads((restored / "results.json").read_text())
     config = runs.stage1(data, **{"devices.map": "pmap"})
-    got = loop.run(config, str(tmp_path / "run"))
+    got = runs.run(config, tmp_path / "run")
     assert got["psnr_restored"] == pytest.approx(plain["psnr_restored"], abs=1e-3)
 
 
 def test_another_configuration_in_a_used_workdir_is_refused(data, restored):
     with pytest.raises(ConfigError, match=r"differs in optim.lr \(0.001 -> 0.1\)"):
-        loop.run(runs.stage1(data, **{"optim.lr": 0.1}), str(restored))
+        runs.run(runs.stage1(data, **{"optim.lr": 0.1}), str(restored))
 
 
 def test_the_views_pass_goes_on_where_it_stopped(data, restored, judged, tmp_path):
     work = tmp_path / "run"
     config = runs.stage2(data, restored)
-    loop.run(config, str(work), mode="views")
+    runs.run(config, str(work), mode="views")
     made = sorted((work / "views").glob("*.views"))
     whole = [p.read_bytes() for p in made]
     assert len(made) == 96 and not (work / "results.json").exists()
     times = [p.stat().st_mtime_ns for p in made[5:]]
     for path in made[:5]:
         path.unlink()
-    loop.run(config, str(work), mode="views")
+    runs.run(config, str(work), mode="views")
     assert [p.read_bytes() for p in made] == whole
     assert [p.stat().st_mtime_ns for p in made[5:]] == times
     other = runs.stage2(data, restored, **{"restorer.changes": {"sampling": {"steps": 3}}})
     other["restorer"]["folder"] = str(work / "views")
     with pytest.raises(ConfigError, match="made otherwise, differing in restorer.sampling.steps"):
-        loop.run(other, str(tmp_path / "other"))
+        runs.run(other, tmp_path / "other")
 
 
 def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, judged):
     folder = judged / "views"
     meta = json.loads((folder / view_cache.META).read_text())
     assert meta["restorer"] == runs.stage1(data)["restorer"]
-    source = pipeline.load("builtin/tiny", str(data))
+    source = reading.load("builtin/tiny", str(data))
     assert len(list(folder.glob("*.views"))) == len(source.table["id"])
 
 
 def test_the_other_preset_trains_too(data, restored, tmp_path):
     config = runs.stage2(data, restored, "release", **{"optim.steps": 2})
-    results = loop.run(config, str(tmp_path / "run"))
+    results = runs.run(config, tmp_path / "run")
     assert results["images"] == 16
     assert all(np.isfinite(x["train/loss"]) for x in lines(tmp_path / "run") if "train/loss" in x)
 
@@ -222,7 +223,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(data, tmp_path, 
     config = runs.stage1(data, **{key: value})
     work = tmp_path / "run"
     with pytest.raises(ConfigError, match=message) as caught:
-        loop.run(config, str(work))
+        runs.run(config, work)
     assert "\n" not in str(caught.value)
     assert not work.exists()
 
@@ -235,32 +236,32 @@ def test_a_key_that_nobody_reads_is_an_error_naming_the_nearest(data, tmp_path, 
     config = runs.stage1(data)
     config[section][key] = 1
     with pytest.raises(ConfigError, match=f"config.{section}.{key}: no such key.*{near!r}"):
-        loop.run(config, str(tmp_path / "run"))
+        runs.run(config, tmp_path / "run")
 
 
 def test_a_run_that_is_no_stage_1_is_refused(data, judged, tmp_path):
     for run, message in ((tmp_path / "none", "no checkpoint"), (judged, "is a quality run")):
         with pytest.raises(ConfigError, match=message):
-            loop.run(runs.stage2(data, run), str(tmp_path / "run"))
+            runs.run(runs.stage2(data, run), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
 def test_a_restorer_that_would_be_trained_in_stage_2_is_refused(data, restored, tmp_path):
     config = runs.stage2(data, restored, **{"optim.frozen": ""})
     with pytest.raises(ConfigError, match="must match the restorer"):
-        loop.run(config, str(tmp_path / "run"))
+        runs.run(config, tmp_path / "run")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(data, tmp_path):
     config = runs.stage1(data, **{"optim.lr": 1e30, "optim.clip": 0.0, "optim.name": "sgd"})
     with pytest.raises(FloatingPointError, match="step"):
-        loop.run(config, str(tmp_path / "run"))
+        runs.run(config, tmp_path / "run")
     assert not (tmp_path / "run" / "results.json").exists()
 
 
 def test_views_of_two_sizes_are_refused(data, restored, tmp_path):
     config = runs.stage2(data, restored, **{"data.pp_test": "resize(24)|grid({size})"})
     with pytest.raises(ConfigError, match="must start with the same resize, or none"):
-        loop.run(config, str(tmp_path / "run"))
+        runs.run(config, tmp_path / "run")
     config["restorer"]["cached"] = False
     checks.check(config)

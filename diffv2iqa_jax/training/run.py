@@ -1,0 +1,134 @@
+"""A run of one stage: set up, train, evaluate; started again in its folder, it goes on."""
+
+import logging
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax.data import pristine, rated
+from diffv2iqa_jax.data.interface import Data
+from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.training import checks, evaluate, initialize, logs, setup, view_cache
+from diffv2iqa_jax.training.checkpoint import Checkpoints
+from diffv2iqa_jax.training.fit import fit
+from diffv2iqa_jax.training.setup import Programs
+from diffv2iqa_jax.training.state import TrainState
+
+LOG = logging.getLogger(__name__)
+
+
+def run(
+    config: dict[str, Any],
+    workdir: str,
+    *,
+    mode: str = "train",
+    on: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    stop_at: int | None = None,
+    programs: dict[str, Programs] | None = None,
+    report: bool = True,
+) -> dict[str, Any]:
+    """Trains, evaluates and reports; started again in the same workdir, it resumes.
+
+    Args:
+      config: one of configs/, as plain dicts.
+      workdir: the folder of this run.
+      mode: "train"; "views" only makes the views; "evaluate" only evaluates what is saved.
+      on: with "evaluate": all of another data set; results go to eval/ in the workdir.
+      stop: asked before each step; if true the run saves and raises Preempted.
+      stop_at: leave before this step without saving, as a killed run would.
+      programs: compiled steps of earlier runs, by `setup.key_of`. Runs of one configuration that
+        share this dict compile once; the dict grows by what was compiled.
+      report: draw the report.
+
+    Returns:
+      What stands in results.json, {} if the run left early.
+
+    Raises:
+      ConfigError: the configuration or the workdir cannot work; nothing was changed then.
+      Preempted: `stop` asked for it.
+      FloatingPointError: the loss is not finite.
+    """
+    checks.check(config)
+    checks.check_prepared(config, on)
+    devices = setup.devices(config)
+    checks.check_devices(config, devices.size)
+    resolved, stage1 = initialize.resolve(config)
+    ready = setup.programs(resolved, devices, {} if programs is None else programs)
+    pretrained = initialize.parts(resolved, ready.shapes)
+    configs.claim(workdir, config)
+    results = logs.finished(workdir)
+    if mode == "train" and results and results["step"] >= config["optim"]["steps"]:
+        LOG.info("%s: is complete, %d steps; nothing to do", workdir, results["step"])
+        return results
+    if jax.process_index() == 0:
+        configs.write_json(os.path.join(workdir, "env.json"), logs.environment())
+    data = open_data(config, on)
+    out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
+    if "restorer_from" in resolved and config["restorer"]["cached"]:
+        folder = config["restorer"]["folder"] if on is None else ""
+        folder = folder or os.path.join(out, "views")
+        data.views = view_cache.make(resolved, data, stage1, folder, stop)
+    if mode == "views":
+        return {}
+    pretrained |= {} if stage1 is None else {"restorer": stage1}
+    begin = setup.begin(ready, config["seed"], pretrained)
+    checkpoints = Checkpoints(workdir, keep=config["keep"])
+    state = _restored(checkpoints, ready, begin(), config, workdir, needed=mode == "evaluate")
+    if mode == "train":
+        state = fit(ready, state, data, checkpoints, resolved, workdir, stop=stop, stop_at=stop_at)
+    if state is not None:
+        results = evaluate.test(ready, state, data, resolved, out, untrained=begin, own=on is None)
+        evaluate.write(results, out, report=report)
+        checkpoints.close()
+    return {} if state is None else results
+
+
+def open_data(config: dict[str, Any], on: str | None) -> Data:
+    """The data of a run: a built data set, or photos to distort.
+
+    Raises:
+      ConfigError: there are no photos, or too many damaged ones; or a set to learn scores from
+        has none.
+    """
+    settings, val_images = config["data"], config["evaluate"]["val_images"]
+    if settings["name"] == pristine.NAME:
+        try:
+            return pristine.Pristine(
+                settings, val_images, (jax.process_index(), jax.process_count())
+            )
+        except ValueError as error:
+            raise ConfigError(f"config.data: {error}") from error
+    data = rated.Rated(settings, val_images, on)
+    if config["task"] == "quality" and on is None and not data.rated:
+        raise ConfigError(
+            f"config.data.name {data.name!r}: has no opinions to learn from; a pool is for "
+            "--mode evaluate --on"
+        )
+    return data
+
+
+def _restored(
+    checkpoints: Checkpoints,
+    programs: Programs,
+    state: TrainState,
+    config: dict[str, Any],
+    workdir: str,
+    *,
+    needed: bool,
+) -> TrainState:
+    """The newest saved state, or `state` where none is saved.
+
+    Raises:
+      ConfigError: none is saved, but one is needed.
+    """
+    devices = programs.devices
+    saved = checkpoints.restore(devices.single(state), config["optim"]["frozen"])
+    if saved is None and needed:
+        raise ConfigError(f"workdir {workdir}: holds no checkpoint to evaluate; train it")
+    step = 0 if saved is None else int(saved.step)
+    LOG.info("%s: starting at step %d of %d", workdir, step, config["optim"]["steps"])
+    return state if saved is None else devices.spread(saved)
