@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,8 @@ class Diffusion:
     """SR3's conditional diffusion, the condition being the distorted image.
 
     Attributes:
-      net: settings of `models.unet.UNet`. One of embedding "step" (DDPM) is trained on whole
-        steps, and told the trained step whose level is nearest.
+      net: settings of `models.unet.UNet`. With embedding "step" (DDPM) it trains on whole steps;
+        when it samples it gets the trained step whose level is nearest.
       conditional: show the net the distorted image; without it y_0 is any image at all.
       schedule: arguments of `diffusion.schedule.make`, for training.
       prediction: what the net puts out: "eps" (SR3), "x0" or "v".
@@ -30,7 +31,7 @@ class Diffusion:
       loss: on the net's output, one of `losses.LOSSES` (SR3: "l1").
       levels: draw the training step "per_batch" (SR3) or "per_image".
       sampling: steps, spacing (`schedule.spaced`), sampler, keep, clip (`sampling.sample`).
-      views_dtype: what views are rounded to, so that cached ones equal computed ones.
+      views_dtype: dtype that views are rounded to, so cached and recomputed views are equal.
       seed: of the chain's noise; the noise of an image depends on it and on its pixels alone.
       dtype: of the net's computation.
     """
@@ -76,15 +77,17 @@ class Diffusion:
         condition = x if self.conditional else None
         return Weights(self.unet.init(key, condition, x, jnp.ones(x.shape[0]))["params"], {})
 
-    def apply(self, params: Params, image, y, level_B, **kwargs) -> jax.Array:
+    def apply(
+        self, params: Params, image: jax.Array, y: jax.Array, level_B: jax.Array, **kwargs: Any
+    ) -> jax.Array:
         """The net's output for states y at these levels; `residual` is added."""
         condition = image if self.conditional else None
-        told_B = self._steps(level_B) if self._tells_steps else level_B
-        out = self.unet.apply({"params": params}, condition, y, told_B, **kwargs)
+        time_B = self._steps(level_B) if self._takes_steps else level_B
+        out = self.unet.apply({"params": params}, condition, y, time_B, **kwargs)
         return image + out if self.residual else out
 
     @property
-    def _tells_steps(self) -> bool:
+    def _takes_steps(self) -> bool:
         return self.unet.embedding == "step"
 
     def _steps(self, level_B: jax.Array) -> jax.Array:
@@ -92,9 +95,12 @@ class Diffusion:
         level_T = jnp.asarray(schedules.make(**self.schedule).level[1:], jnp.float32)
         return jnp.argmin(jnp.abs(level_T[None] - level_B[:, None]), axis=1)
 
-    def loss_of(self, weights: Weights, batch: Batch, key: jax.Array):
+    def loss_of(self, weights: Weights, batch: Batch, key: jax.Array) -> tuple[jax.Array, Params]:
         y0, condition = (pixels.to_float(batch[k]) for k in ("reference", "image"))
-        keys_of = lambda name: rng.per_image(rng.stream_of(key, name), batch["draw"])
+
+        def keys_of(name: str) -> jax.Array:
+            return rng.per_image(rng.stream_of(key, name), batch["draw"])
+
         trained = schedules.make(**self.schedule)
         if self.levels == "per_batch":  # the same on every device: no image's number in it
             step = jax.random.randint(rng.stream_of(key, "step"), (), 1, len(trained) + 1)
@@ -102,7 +108,7 @@ class Diffusion:
         else:
             share_B = rng.uniform(keys_of("step"))
             step_B = 1 + jnp.floor(share_B * len(trained)).astype(jnp.int32)
-        between_B = jnp.ones(len(y0)) if self._tells_steps else rng.uniform(keys_of("level"))
+        between_B = jnp.ones(len(y0)) if self._takes_steps else rng.uniform(keys_of("level"))
         level_B = chains.continuous_level(trained, step_B, between_B)
         eps = rng.normal(keys_of("eps"), y0.shape[1:])
         y = chains.diffuse(y0, eps, level_B)
@@ -127,8 +133,8 @@ class Diffusion:
             prediction=self.prediction,
             clip=self.sampling["clip"],
         )
-        made = jnp.concatenate([y0[:, None], kept_BKHWC], axis=1)[:, :, :h, :w]
-        return _shown(image, made, self.views_dtype)
+        restored = jnp.concatenate([y0[:, None], kept_BKHWC], axis=1)[:, :, :h, :w]
+        return _views(image, restored, self.views_dtype)
 
 
 CHOICES = {
@@ -139,8 +145,8 @@ CHOICES = {
 }
 
 
-def _check_choices(settings) -> None:
-    """Refuses a value that is none of CHOICES, of those settings that the kind has."""
+def _check_choices(settings: "Diffusion | Autoencoder") -> None:
+    """Refuses a setting whose value is none of CHOICES; a kind need not have all of them."""
     for name, known in CHOICES.items():
         value = getattr(settings, name, known[0])
         if value not in known:
@@ -150,13 +156,13 @@ def _check_choices(settings) -> None:
 def _noise(seed: int, content_B: jax.Array, shape: tuple[int, ...]) -> Callable:
     """Number -> standard normal noise (B, *shape), a function of the seed and each content."""
     key_B = rng.per_image(rng.stream(seed, "views"), content_B)
-    return lambda t: rng.normal(jax.vmap(jax.random.fold_in, (0, None))(key_B, t), shape)
+    return lambda number: rng.normal(jax.vmap(jax.random.fold_in, (0, None))(key_B, number), shape)
 
 
-def _shown(image_BHWC: jax.Array, made_BVHWC: jax.Array, dtype: str) -> Views:
-    """The image, then what was made of it, rounded as it is stored."""
-    made = pixels.to_float(pixels.store(made_BVHWC, dtype))
-    return Views(jnp.concatenate([image_BHWC[:, None], made], axis=1))
+def _views(image_BHWC: jax.Array, restored_BVHWC: jax.Array, dtype: str) -> Views:
+    """The image, then its other views, rounded as they are stored."""
+    rounded = pixels.to_float(pixels.store(restored_BVHWC, dtype))
+    return Views(jnp.concatenate([image_BHWC[:, None], rounded], axis=1))
 
 
 def _pad(image_BHWC: jax.Array, multiple: int) -> jax.Array:
@@ -196,10 +202,12 @@ class Autoencoder:
             raise ValueError(f"noise {tuple(self.noise)}: deviations must lie between 0 and 1")
 
     def init(self, key: jax.Array, batch: Batch) -> Weights:
-        made = self.restoration.init(key, _pad(pixels.to_float(batch["image"]), 16))
-        return Weights(made["params"], made["batch_stats"])
+        variables = self.restoration.init(key, _pad(pixels.to_float(batch["image"]), 16))
+        return Weights(variables["params"], variables["batch_stats"])
 
-    def restore(self, weights: Weights, image: jax.Array, **kwargs):
+    def restore(
+        self, weights: Weights, image: jax.Array, **kwargs: Any
+    ) -> tuple[jax.Array, Params]:
         """Restored image, and what changed of the statistics where they are mutable."""
         h, w = image.shape[1:3]
         x = pixels.normalise(_pad(image, 16), "imagenet")
@@ -208,7 +216,7 @@ class Autoencoder:
         (restored, _), changed = out if "mutable" in kwargs else (out, {})
         return pixels.denormalise(restored[:, :h, :w], "imagenet"), changed
 
-    def loss_of(self, weights: Weights, batch: Batch, key: jax.Array):
+    def loss_of(self, weights: Weights, batch: Batch, key: jax.Array) -> tuple[jax.Array, Params]:
         y0, image = (pixels.to_float(batch[k]) for k in ("reference", "image"))
         out, changed = self.restore(weights, image, train=True, mutable=["batch_stats"])
         error = losses.LOSSES[self.loss](out - y0)
@@ -218,27 +226,32 @@ class Autoencoder:
         image = pixels.to_float(batch["image"])
         y0 = jnp.clip(self.restore(weights, image)[0], -1.0, 1.0)
         noise = _noise(self.seed, batch["content"], y0.shape[1:])
-        made = [y0]
+        restored = [y0]
         for place, deviation in enumerate(self.noise):
             level_B = jnp.full(len(y0), (1 - deviation**2) ** 0.5)
-            made.append(chains.diffuse(y0, noise(place), level_B))
-        return _shown(image, jnp.stack(made, axis=1), self.views_dtype)
+            restored.append(chains.diffuse(y0, noise(place), level_B))
+        return _views(image, jnp.stack(restored, axis=1), self.views_dtype)
 
 
 def none() -> Restorer:
     """No restoration: the distorted image is the only view (MANIQA)."""
 
-    def loss(weights, batch, key):
+    def init(key: jax.Array, batch: Batch) -> Weights:
+        return Weights({}, {})
+
+    def loss(weights: Weights, batch: Batch, key: jax.Array) -> tuple[jax.Array, Params]:
         raise ValueError("restorer kind 'none' has nothing to train")
 
-    views = lambda weights, batch: Views(pixels.to_float(batch["image"])[:, None])
-    return Restorer(lambda key, batch: Weights({}, {}), loss, views)
+    def views(weights: Weights, batch: Batch) -> Views:
+        return Views(pixels.to_float(batch["image"])[:, None])
+
+    return Restorer(init, loss, views)
 
 
 def cached(inner: Restorer) -> Restorer:
-    """Takes the views from the batch where it carries them, else makes them."""
+    """Takes the views from a batch that carries them; makes the others."""
 
-    def views(weights, batch):
+    def views(weights: Weights, batch: Batch) -> Views:
         if "views" not in batch:
             return inner.views(weights, batch)
         image = pixels.to_float(batch["image"])[:, None]
@@ -250,23 +263,23 @@ def cached(inner: Restorer) -> Restorer:
 FIELDS = {"diffusion": Diffusion, "autoencoder": Autoencoder}  # the kinds with settings
 
 
-def _checked(kind: str, **settings) -> Restorer:
-    made = FIELDS[kind](**settings)
-    made.check()
-    return Restorer(made.init, made.loss_of, made.views)
+def _checked(kind: str, **settings: Any) -> Restorer:
+    restorer = FIELDS[kind](**settings)
+    restorer.check()
+    return Restorer(restorer.init, restorer.loss_of, restorer.views)
 
 
 RESTORERS = {**{kind: partial(_checked, kind) for kind in FIELDS}, "none": none}
 
 
-def count(kind: str, **settings) -> int:
+def count(kind: str, **settings: Any) -> int:
     """How many views of an image there are, the image itself among them."""
     if kind == "none":
         return 1
     return 2 + len(settings["sampling"]["keep"] if kind == "diffusion" else settings["noise"])
 
 
-def make(kind: str, **settings) -> Restorer:
+def make(kind: str, **settings: Any) -> Restorer:
     """The restorer of this kind with its settings."""
     if kind not in RESTORERS:
         raise ValueError(f"restorer kind {kind!r}: known are {sorted(RESTORERS)}")

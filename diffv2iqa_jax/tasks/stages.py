@@ -1,4 +1,4 @@
-"""The two stages as three pure functions each: restore images, then judge them."""
+"""The two stages by name: their tasks, their sections of a configuration, their weights."""
 
 from diffv2iqa_jax.tasks.quality import quality
 from diffv2iqa_jax.tasks.restoration import restoration
@@ -6,17 +6,17 @@ from diffv2iqa_jax.tasks.restoration import restoration
 TASKS = {"restoration": restoration, "quality": quality}
 
 
-# The sections of a configuration that each of them takes.
+# The sections of a configuration that each stage takes.
 SETTINGS = {"restoration": ("restorer",), "quality": ("restorer", "model", "loss", "branch_loss")}
 
 
 def settings(config: dict) -> dict:
-    """The task's own sections of a configuration; one stored before a section was lacks it."""
+    """The stage's sections of a configuration; one stored earlier may lack newer sections."""
     return {key: config[key] for key in SETTINGS[config["task"]] if key in config}
 
 
-# What can start from pretrained weights -> where it lies in a task's weights; "" is the whole.
-PARTS = {
+# What can start from pretrained weights -> its path in a task's weights; "" is the whole.
+PRETRAINED = {
     "restoration": {"restorer": ""},
     "quality": {
         "model": "quality",

@@ -59,7 +59,7 @@ def check(config: dict) -> None:
             raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
     optimiser(config)
     check_data(config["data"])
-    known = stages.PARTS[task]
+    known = stages.PRETRAINED[task]
     only({**dict.fromkeys(known), **config["pretrained"]}, "pretrained", tuple(known))
     if "run" in config["restorer"]:
         only(config["restorer"], "restorer", RUN_KEYS)

@@ -69,7 +69,7 @@ def parts(config: dict, like: Weights) -> dict[str, Weights]:
     """
     found = {}
     for name, path in config["pretrained"].items():
-        at = stages.PARTS[config["task"]][name]
+        at = stages.PRETRAINED[config["task"]][name]
         if not path:
             continue
         try:
