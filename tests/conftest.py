@@ -61,8 +61,16 @@ def once(factory, name: str, make):
 
 
 @pytest.fixture(scope="session")
+def tiny(data):
+    """That data set, opened: 96 pictures of 32x32 pixels, 6 references, 16 types."""
+    from diffv2iqa_jax.data import reading
+
+    return reading.load("builtin/tiny", str(data))
+
+
+@pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """The tiny built-in data set, built."""
+    """The folder of the tiny built-in data set."""
     from diffv2iqa_jax.data.sets import registry
 
     return once(tmp_path_factory, "built", lambda path: registry.prepare("builtin/tiny", str(path)))

@@ -18,7 +18,8 @@ from diffv2iqa_jax import pixels
 from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.tasks import restorers, stages
-from diffv2iqa_jax.training.saved import digest, saved, shapes
+from diffv2iqa_jax.training import saved
+from diffv2iqa_jax.training.saved import digest, shapes
 from diffv2iqa_jax.types import Batch, Params, Restorer, Views, Weights
 from diffv2iqa_jax.weights import files, published
 
@@ -146,7 +147,7 @@ def _scale(folder: pathlib.Path) -> dict:
 
 def _of_task(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
     """As `saved`, of a run of this task."""
-    found = saved(str(folder))
+    found = saved.load(str(folder))
     if found[0]["task"] != task:
         raise WeightsError(f"{folder}: is a {found[0]['task']} run; name one of task {task!r}")
     return found

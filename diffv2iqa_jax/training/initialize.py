@@ -1,7 +1,8 @@
-"""Where weights come from that a run does not train itself: earlier runs, and files of ours."""
+"""Initial weights: what a run takes from earlier runs and from converted files."""
 
 import functools
 import os
+from typing import Any
 
 import jax
 import numpy as np
@@ -27,80 +28,81 @@ SETTINGS = {
 }
 NORMALISED_BY = {"vit": "guidance", "resnet": "difference"}
 BRANCHES = ("guidance", "difference")
-# Of these a user may take less or other than there is: shapes are compared all the same.
+# Settings allowed to differ from the file's; shapes are still checked.
 FREE = ("taps", "final", "classes", "depth", "blocks", "norm", "w2")
 FREE += ("dropout", "drop_path", "block")
-VIEWS = ("select", "compare", "noise_width")  # what a branch sees beside the image
+VIEWS = ("select", "compare", "noise_width")  # which views a branch looks at
 
 
-def resolve(config: dict) -> tuple[dict, Weights | None]:
+def resolve(config: dict[str, Any]) -> tuple[dict[str, Any], Weights | None]:
     """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
 
     Returns:
       The resolved configuration, and that run's restorer weights (None: it names no run).
     """
-    named = config["restorer"]
-    if "run" not in named:
+    reference = config["restorer"]
+    if "run" not in reference:
         return config, None
+    run = reference["run"]
     try:
-        stage1, weights, step = saved.saved(named["run"])
+        stage1, weights, step = saved.load(run)
     except FileNotFoundError as error:
-        raise ConfigError(f"config.restorer.run {named['run']!r}: {error}") from error
+        raise ConfigError(f"config.restorer.run {run!r}: {error}") from error
     if stage1["task"] != "restoration":
-        raise ConfigError(f"config.restorer.run {named['run']!r}: is a {stage1['task']} run")
-    settings = configs.override(stage1["restorer"], configs.flat(named["changes"]))
+        raise ConfigError(f"config.restorer.run {run!r}: is a {stage1['task']} run")
+    settings = configs.override(stage1["restorer"], configs.flat(reference["changes"]))
     checks.check_restorer(settings)
-    learned = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
-    # Whether views are of whole images or of crops: a scorer has to know.
-    origin = {"run": named["run"], "step": step, "cached": named["cached"], "data": learned}
+    data = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
+    # `cached` says whether views are of whole images or of crops: a scorer has to know.
+    origin = {"run": run, "step": step, "cached": reference["cached"], "data": data}
     return {**config, "restorer": settings, "restorer_from": origin}, weights
 
 
-def parts(config: dict, like: Weights) -> dict[str, Weights]:
-    """The weights that `config.pretrained` names, by the place in the task's where they belong.
+def pretrained(config: dict[str, Any], shapes: Weights) -> dict[str, Weights]:
+    """Reads the weights that `config.pretrained` names, by their path in the task's weights.
 
     Args:
       config: resolved. Each of `pretrained` is a file that `convert` wrote, the folder of a run,
         or "" for none; a branch comes from the folder of a run that looks at the image alone.
-      like: shapes of the task's weights.
+      shapes: of the task's weights.
 
     Raises:
       ConfigError: a path that holds no weights, or weights that do not fit this model.
     """
-    found = {}
-    for name, path in config["pretrained"].items():
+    weights_at = {}
+    for name, source in config["pretrained"].items():
         at = stages.PRETRAINED[config["task"]][name]
-        if not path:
+        if not source:
             continue
         try:
             if name in BRANCHES:
-                given = _branch(config, name, path, at, like)
-            elif os.path.isdir(path):
-                given = {at: _of_folder(config, name, path, at)}
+                read = _branch(config, name, source, at, shapes)
+            elif os.path.isdir(source):
+                read = {at: _of_folder(config, name, source, at)}
             else:
-                given = {at: _of_file(config, name, path)}
-            for place, weights in given.items():
-                files.place(like, place, weights)
+                read = {at: _of_file(config, name, source)}
+            for path, weights in read.items():
+                files.place(shapes, path, weights)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"config.pretrained.{name} {path!r}: {error}") from error
-        found |= given
-    return found
+            raise ConfigError(f"config.pretrained.{name} {source!r}: {error}") from error
+        weights_at |= read
+    return weights_at
 
 
-def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dict[str, Weights]:
-    """The modules of a branch that looked at the image alone, each by its place.
+def _branch(config: dict, name: str, folder: str, at: str, shapes: Weights) -> dict[str, Weights]:
+    """The modules of a branch that looked at the image alone, by their paths.
 
-    What the branch has more here (noise embedding, attention over differences) is not named and
-    starts as ever. Further views' features enter the guidance branch's first convolution by rows
-    of zeros, so that at first it hears what it is used to. Scores are divided by the number of
-    branches (and by w2): the sum is at first the mean of what each said by itself.
+    Modules that only this run's branch has (noise embedding, attention over differences) are left
+    out and start at random. The features of further views enter the guidance branch's first
+    convolution by rows of zeros, so that its first output is what it was. Scores are divided by
+    the number of branches (and by w2), so that the first sum is the mean of the branches' scores.
 
     Raises:
       ValueError: there is no such branch, it looked at other views too, or it is another net.
     """
     if not os.path.isdir(folder):
         raise ValueError("a branch comes from a run: name its folder")
-    theirs, weights, _ = saved.saved(folder)
+    theirs, weights, _ = saved.load(folder)
     branch, here = _section(theirs, name), _section(config, name)
     if not branch:
         raise ValueError(f"is a run without a {name} branch")
@@ -112,7 +114,7 @@ def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dic
         raise ValueError(f"ViT blocks of the image {first} there, {here['select'][0]} here")
     params, stats = (_inside(tree, at) for tree in (weights.params, weights.stats))
     if "conv1_0" in params:
-        wide = _inside(like.params, f"{at}/conv1_0")
+        wide = _inside(shapes.params, f"{at}/conv1_0")
         params = {**params, "conv1_0": _widened(params["conv1_0"], wide)}
     share = 1 / len(config["model"]["branches"]) / _weight(config["model"], name)
     head = params["head"]  # its scores end in a ReLU or in nothing: a factor passes through
@@ -122,7 +124,7 @@ def _branch(config: dict, name: str, folder: str, at: str, like: Weights) -> dic
 
 
 def _widened(conv: dict, like: dict) -> dict:
-    """The convolution with rows of zeros for the input channels that `like` has more."""
+    """The convolution, with rows of zeros for the input channels that only `like` has."""
     more = like["kernel"].shape[0] - conv["kernel"].shape[0] if like else 0
     return {**conv, "kernel": np.pad(conv["kernel"], ((0, max(more, 0)), (0, 0)))}
 
@@ -137,7 +139,7 @@ def _weight(model: dict, name: str) -> float:
 
 
 def _of_folder(config: dict, name: str, folder: str, at: str) -> Weights:
-    theirs, weights, _ = saved.saved(folder)
+    theirs, weights, _ = saved.load(folder)
     if name in SETTINGS:
         _check_settings(config, name, _section(theirs, name))
     if theirs["task"] == "restoration":
@@ -168,11 +170,11 @@ def _section(config: dict, name: str) -> dict:
 
 
 def _check_settings(config: dict, name: str, theirs: dict, free: tuple = FREE) -> None:
-    have, want = configs.flat(theirs), configs.flat(configs.plain(_section(config, name)))
-    both = [k for k in have if k in want and k.rpartition(".")[2] not in free]
-    odd = [f"{k} {have[k]} there, {want[k]} here" for k in both if have[k] != want[k]]
-    if odd:
-        raise ValueError(f"settings differ: {', '.join(odd[:5])}")
+    there, here = configs.flat(theirs), configs.flat(configs.plain(_section(config, name)))
+    compared = [k for k in there if k in here and k.rpartition(".")[2] not in free]
+    changed = [f"{k} {there[k]} there, {here[k]} here" for k in compared if there[k] != here[k]]
+    if changed:
+        raise ValueError(f"settings differ: {', '.join(changed[:5])}")
 
 
 def _check_normalisation(config: dict, branch: str, expected: dict) -> None:

@@ -58,7 +58,7 @@ def run(
     checks.check_devices(config, devices.size)
     resolved, stage1 = initialize.resolve(config)
     ready = setup.programs(resolved, devices, {} if programs is None else programs)
-    pretrained = initialize.parts(resolved, ready.shapes)
+    pretrained = initialize.pretrained(resolved, ready.shapes)
     configs.claim(workdir, config)
     results = logs.finished(workdir)
     if mode == "train" and results and results["step"] >= config["optim"]["steps"]:

@@ -1,4 +1,4 @@
-"""Reads the weights that a run has saved."""
+"""Reads what a run has saved: its resolved configuration, its weights."""
 
 import hashlib
 
@@ -13,18 +13,18 @@ from diffv2iqa_jax.types import Weights
 from diffv2iqa_jax.weights import files
 
 
-def saved(folder: str) -> tuple[dict, Weights, int]:
-    """Resolved configuration, weights (on the host) and step of a run's newest intact checkpoint.
+def load(folder: str) -> tuple[dict, Weights, int]:
+    """Reads a run's newest intact checkpoint: resolved configuration, weights on the host, step.
 
     Raises:
       FileNotFoundError: there is none.
     """
     from diffv2iqa_jax.training.checkpoint import Checkpoints  # Orbax takes a second
 
-    kept = Checkpoints(folder)
-    config = kept.config()
+    checkpoints = Checkpoints(folder)
+    config = checkpoints.config()
     like = shapes(config, config["data"]["size"])
-    weights, step = kept.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
+    weights, step = checkpoints.weights(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like))
     return config, jax.device_get(weights), step
 
 
@@ -36,7 +36,7 @@ def shapes(config: dict, size: int) -> Weights:
 
 
 def digest(weights: Weights) -> str:
-    """SHA-256 over all arrays and their names, in the order of these."""
+    """SHA-256 of every array and its name, sorted by name."""
     total = hashlib.sha256()
     for name, x in sorted(files.flatten(weights).items()):
         total.update(f"{name} {x.dtype} {x.shape}\n".encode())

@@ -37,7 +37,7 @@ def shapes(config: dict):
 
 def test_a_converted_backbone_is_put_in_its_place(vit_file):
     config = quality(vit_file)
-    found = initialize.parts(config, shapes(config))
+    found = initialize.pretrained(config, shapes(config))
     assert list(found) == ["quality/guidance/vit"]
     task = setup.make_task(config)
     weights = jax.jit(task.init)(jax.random.key(0), tiny.batch(count=1))
@@ -65,7 +65,7 @@ def test_what_does_not_fit_is_one_line(vit_file, changes, message):
     guidance = config["model"]["branches"]["guidance"]
     guidance["normalise"] = changes.get("normalise", "half")
     with pytest.raises(ConfigError, match=f"config.pretrained.vit .*{message}") as caught:
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
     assert "\n" not in str(caught.value)
 
 
@@ -73,7 +73,7 @@ def test_a_part_that_the_model_does_not_have_is_refused(vit_file):
     config = quality("")
     config["pretrained"]["resnet"] = vit_file
     with pytest.raises(ConfigError, match="'quality/difference/resnet': .* no such part"):
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
 
 
 def test_a_part_that_no_task_has_is_refused():
@@ -109,8 +109,8 @@ def test_a_backbone_is_taken_from_a_run_of_another_model(looked, data):
     """DiffV2IQA's ViT starts as MANIQA left it; the rest of that run is not asked for."""
     settings = {"model.branches.guidance.width": 4, "pretrained.vit": looked}
     config = runs.maniqa_run(data, **settings)
-    placed = initialize.parts(config, shapes(config))["quality/guidance/vit"]
-    theirs_all = saved.saved(looked)[1].params["quality"]["guidance"]
+    placed = initialize.pretrained(config, shapes(config))["quality/guidance/vit"]
+    theirs_all = saved.load(looked)[1].params["quality"]["guidance"]
     jax.tree.map(np.testing.assert_array_equal, placed.params, theirs_all["vit"])
 
 
@@ -119,7 +119,7 @@ def test_a_run_without_restorer_and_statistics_stops_goes_on_and_is_read(looked,
     config = runs.maniqa_run(data, **{"optim.steps": 3, "pretrained.vit": looked})
     assert runs.run(config, str(tmp_path), stop_at=2) == {}
     assert runs.run(config, str(tmp_path))["step"] == 3
-    weights = saved.saved(str(tmp_path))[1]
+    weights = saved.load(str(tmp_path))[1]
     assert set(weights.params) == {"quality"} and not weights.stats
 
 
@@ -135,7 +135,7 @@ def test_a_backbone_of_a_run_must_be_the_same_net_with_the_same_input(
 ):
     config = runs.maniqa_run(data, **{"pretrained.vit": looked, **changes})
     with pytest.raises(ConfigError, match=message):
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
 
 
 @pytest.fixture(scope="module")
@@ -168,9 +168,9 @@ def test_branches_that_saw_the_image_alone_start_ones_that_see_more(alone, data)
     config = four_views(data, alone)
     task = setup.make_task(config)
     weights = jax.jit(task.init)(jax.random.key(0), tiny.batch(count=1))
-    for at, source in initialize.parts(config, shapes(config)).items():
+    for at, source in initialize.pretrained(config, shapes(config)).items():
         weights = files.place(weights, at, source)
-    theirs_config, before, _ = saved.saved(alone)
+    theirs_config, before, _ = saved.load(alone)
     batch = tiny.batch(views=3)
     out = jax.jit(task.predict)(weights, batch)
     want = jax.jit(setup.make_task(theirs_config).predict)(before, batch)
@@ -198,7 +198,7 @@ def test_branches_that_do_not_fit_are_one_line(looked, data, part, changes, mess
     config = four_views(data, "", **{"tabs": 1, **changes})
     config["pretrained"] |= {"guidance": "", "difference": "", part: looked}
     with pytest.raises(ConfigError, match=f"config.pretrained.{part} .*{message}") as caught:
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
     assert "\n" not in str(caught.value)
 
 
@@ -207,13 +207,13 @@ def test_a_branch_alone_keeps_its_scores_and_one_without_a_say_is_refused(alone,
     config = four_views(data, alone)
     config["pretrained"]["guidance"] = ""
     del config["model"]["branches"]["guidance"]
-    found = initialize.parts(config, shapes(config))["quality/difference/head"]
-    before = saved.saved(alone)[1].params["quality"]["difference"]["head"]
+    found = initialize.pretrained(config, shapes(config))["quality/difference/head"]
+    before = saved.load(alone)[1].params["quality"]["difference"]["head"]
     jax.tree.map(np.testing.assert_array_equal, found.params, before)
     config = four_views(data, alone)
     config["model"]["w2"] = 0.0
     with pytest.raises(ConfigError, match="pretrained.difference .*w2 0.0: the branch has no say"):
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
 
 
 @pytest.mark.parametrize("part", ["guidance", "difference"])
@@ -221,24 +221,24 @@ def test_a_branch_comes_from_a_folder(vit_file, data, part):
     config = four_views(data, "")
     config["pretrained"] |= {"guidance": "", "difference": "", part: vit_file}
     with pytest.raises(ConfigError, match=f"config.pretrained.{part} .*a branch comes from a run"):
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
 
 
 def test_a_whole_model_must_have_seen_the_same_views(looked, data):
     """Blocks of the same width but another place would pass by their shapes alone."""
     config = runs.maniqa_run(data, **{"pretrained.model": looked})
-    assert initialize.parts(config, shapes(config))
+    assert initialize.pretrained(config, shapes(config))
     guidance = config["model"]["branches"]["guidance"]
     guidance |= {"select": [[1]], "vit": {**guidance["vit"], "depth": 2}}
     with pytest.raises(ConfigError, match=r"settings differ: .*select .* there, .* here"):
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))
 
 
 def test_a_branch_that_saw_other_views_starts_no_other(looked, data, monkeypatch):
     config = four_views(data, "")
     config["pretrained"] |= {"guidance": looked, "difference": ""}
-    theirs_config, weights, step = saved.saved(looked)
+    theirs_config, weights, step = saved.load(looked)
     theirs_config["model"]["branches"]["guidance"]["noise_width"] = 4
-    monkeypatch.setattr(initialize.saved, "saved", lambda path: (theirs_config, weights, step))
+    monkeypatch.setattr(initialize.saved, "load", lambda path: (theirs_config, weights, step))
     with pytest.raises(ConfigError, match="looked at other views too; pretrained.model takes"):
-        initialize.parts(config, shapes(config))
+        initialize.pretrained(config, shapes(config))

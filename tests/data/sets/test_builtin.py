@@ -52,10 +52,10 @@ def test_every_level_of_every_type():
     assert pairs == {(t, k) for t in degrade.TYPES for k in degrade.LEVELS}
 
 
-def test_a_set_is_built_once(tiny_folder, tmp_path):
-    assert registry.found("builtin/tiny", tiny_folder)
+def test_a_set_is_built_once(data, tmp_path):
+    assert registry.found("builtin/tiny", str(data))
     assert not registry.found("builtin/tiny", str(tmp_path))
-    assert registry.prepare("builtin/tiny", tiny_folder)["images"] == 96
+    assert registry.prepare("builtin/tiny", str(data))["images"] == 96
     with pytest.raises(FileNotFoundError, match="prepare it first"):
         reading.load("builtin/tiny", str(tmp_path))
     assert not list(tmp_path.iterdir())  # looking leaves nothing behind
