@@ -76,12 +76,14 @@ class Reading:
 
     Attributes:
       icc: "convert" an embedded colour profile to sRGB, or "ignore" it.
+      orientation: "apply" the turn that EXIF asks for, or "ignore" it.
       max_pixels: larger pictures are refused by their header alone.
       strict: refuse several frames instead of taking the first.
       allow_truncated: take a JPEG that ends early, its rest grey.
     """
 
     icc: str = "convert"
+    orientation: str = "apply"
     max_pixels: int = PIXELS
     strict: bool = False
     allow_truncated: bool = False
@@ -89,8 +91,13 @@ class Reading:
     def __post_init__(self):
         if self.icc not in ("convert", "ignore"):
             raise ValueError(f"icc {self.icc!r}: known are ['convert', 'ignore']")
+        if self.orientation not in ("apply", "ignore"):
+            raise ValueError(f"orientation {self.orientation!r}: known are ['apply', 'ignore']")
         if not 1 <= self.max_pixels <= PIXELS:
             raise ValueError(f"max_pixels {self.max_pixels}: must lie in [1, {PIXELS}]")
+
+
+STORED = Reading(icc="ignore", orientation="ignore")
 
 
 def read(source: Any, how: Reading = Reading()) -> Picture:  # noqa: B008, it is frozen
@@ -112,9 +119,15 @@ def read(source: Any, how: Reading = Reading()) -> Picture:  # noqa: B008, it is
 
 
 def pixels_of(encoded: bytes) -> np.ndarray:
-    """The pixels of stored bytes as they are: no profile, no orientation, no transparency."""
-    with Image.open(io.BytesIO(encoded), formats=("JPEG", "PNG", "BMP")) as image:
-        return np.asarray(image.convert("RGB"))
+    """Pixels of an image as a prepared set stores it, uint8 RGB (H, W, 3).
+
+    What is stored is final: no colour profile is converted and nothing is turned. `prepare` has
+    done both where it was asked to.
+
+    Raises:
+      ImageError: the bytes are damaged.
+    """
+    return read(encoded, STORED).image_HWC
 
 
 def from_array(x: Any) -> np.ndarray:
@@ -252,7 +265,7 @@ def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
         flags.append("multiframe")
     image.load()
     rgb, said = _to_rgb(image, name, how)
-    turn = _orientation(image)
+    turn = _orientation(image) if how.orientation == "apply" else 1
     flags += [*said, *(["rotated"] if turn != 1 else [])]
     return Picture(np.ascontiguousarray(TURNS[turn](np.asarray(rgb))), tuple(flags))
 
