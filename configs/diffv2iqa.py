@@ -10,8 +10,8 @@ Values marked OPEN are not fixed by the paper; the choice made here is said besi
 
 from ml_collections import ConfigDict
 
-from configs import restore
 from diffv2iqa_jax.config import override, pick
+from diffv2iqa_jax.configs import restore
 
 RELEASE = {
     "model.w2": 5.0,

@@ -9,8 +9,8 @@ the residual scale of the checkpoint of the NTIRE 2022 challenge.
 
 from ml_collections import ConfigDict
 
-from configs import diffv2iqa
 from diffv2iqa_jax.config import override, pick
+from diffv2iqa_jax.configs import diffv2iqa
 
 BASE = {
     "data.batch": 8,

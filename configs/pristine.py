@@ -11,8 +11,8 @@ the same photos, before there are any human scores: give it --config.restorer.ru
 
 from ml_collections import ConfigDict
 
-from configs import diffv2iqa, restore
 from diffv2iqa_jax.config import override, pick
+from diffv2iqa_jax.configs import diffv2iqa, restore
 
 # What can be undone without the original. Changes of light, colour or place cannot, yet make up
 # most of the error, and for the first thousands of steps a small net learns nothing beside them.
@@ -62,7 +62,7 @@ def photos(c: ConfigDict) -> ConfigDict:
     c.data.fractions = (0.8, 0.1, 0.1)  # by file
     c.data.batch = 64
     c.data.distort = dict(
-        types=(),  # names of distortions/kadid.py; none: all
+        types=(),  # names of distortions/names.py; none: all
         clean=0.04,  # share of the images that stay as they are
         chains=0.25,  # share of the others that are distorted two to four times
         levels=(1, 5),

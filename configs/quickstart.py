@@ -10,8 +10,8 @@ thousand times as many steps before y_0 is better than what it started from.
 
 from ml_collections import ConfigDict
 
-from configs import diffv2iqa, restore
 from diffv2iqa_jax.config import override
+from diffv2iqa_jax.configs import diffv2iqa, restore
 
 
 def small(c: ConfigDict) -> ConfigDict:

@@ -21,9 +21,9 @@ each on two cores.
 
 from ml_collections import ConfigDict
 
-from configs import diffv2iqa, maniqa, pristine
 from diffv2iqa_jax.config import override, pick
-from diffv2iqa_jax.distortions.kadid import TASTE, TYPES
+from diffv2iqa_jax.configs import diffv2iqa, maniqa, pristine
+from diffv2iqa_jax.distortions.names import TASTE, TYPES
 
 GUIDANCE = {
     "normalise": "imagenet",

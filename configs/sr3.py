@@ -8,8 +8,8 @@ A row is what it changes of `configs/restore.py`; values are those of the publis
 
 from ml_collections import ConfigDict
 
-from configs import restore
 from diffv2iqa_jax.config import override, pick
+from diffv2iqa_jax.configs import restore
 
 LINEAR = dict(name="linear", steps=2000, start=1e-6, end=1e-2)
 # Every 201st of 2000 steps is kept; the two last before y_0 are the views.

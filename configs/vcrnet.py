@@ -10,8 +10,8 @@ that of the restoration.
 
 from ml_collections import ConfigDict
 
-from configs import diffv2iqa, restore
 from diffv2iqa_jax.config import override, pick
+from diffv2iqa_jax.configs import diffv2iqa, restore
 
 RESTORATION = {
     "data.size": 64,  # OPEN: what is left of its data code cuts tiles of 64

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from diffv2iqa_jax import rng
 from diffv2iqa_jax.config import call
-from diffv2iqa_jax.data import pristine
+from diffv2iqa_jax.distortions.names import PAIRS
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.tasks import distorting as tasks_distorting
 from diffv2iqa_jax.tasks import stages
@@ -17,8 +17,8 @@ from diffv2iqa_jax.types import Task, Weights
 
 def distorting(task: Task, pairs: int = 0, test: str = "", **settings) -> Task:
     """The task on images that each step distorts; `pairs` and `test` are of evaluation."""
-    if not 0 <= pairs <= len(pristine.PAIRS):
-        raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(pristine.PAIRS)}")
+    if not 0 <= pairs <= len(PAIRS):
+        raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(PAIRS)}")
     return tasks_distorting.distorting(task, **settings)
 
 
