@@ -1,32 +1,34 @@
 """Trains the stages of a configuration, evaluates and reports.
 
-  python -m diffv2iqa_jax.main --config configs/quickstart.py --workdir runs/quickstart
+  python -m diffv2iqa_jax.main --config quickstart --workdir runs/quickstart
 
-The same command again resumes, or says that the run is complete. Exit codes: 0 done, 1 our own
+--config is a packaged configuration or the path of a file, each with ":ROW" where it has rows. The
+same command again resumes, or says that the run is complete. Exit codes: 0 done, 1 our own
 error, 2 the configuration or workdir cannot work, 70 the loss is not finite, 75 asked to stop
 and saved (run it again to go on).
 """
 
+# Nothing here imports JAX or TensorFlow before the flags and the configuration are known to work:
+# a wrong key is answered at once. What checks values imports JAX, what trains TensorFlow too.
 import logging
 import os
+import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from types import FrameType
 
-import jax
 from absl import app, flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import errors
-from diffv2iqa_jax.reporting import write
-from diffv2iqa_jax.training import checks, initialize
-from diffv2iqa_jax.training.dry_run import describe
-from diffv2iqa_jax.training.run import run as run_stage
-from diffv2iqa_jax.training.stopping import Preempted
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "One of configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "NAME[:ROW] of a packaged configuration, or FILE.py[:ROW].", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes what is there.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "views", "evaluate"], "What to do.")
 _ON = flags.DEFINE_string("on", None, "With --mode evaluate: all of this data set, not the run's.")
@@ -42,6 +44,41 @@ LOG = logging.getLogger("diffv2iqa_jax")
 EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_PREEMPTED = 2, 70, 75
 
 
+class ConfigParser(flags.ArgumentParser):
+    """Reads the value of --config by `config.load`, and refuses overrides of no key there is."""
+
+    def parse(self, text: str) -> ConfigDict:
+        """The configuration, locked.
+
+        Raises:
+          ConfigError: there is no such configuration, it cannot be read, or an override names
+            a key that it does not have.
+        """
+        config = configs.load(text).lock()
+        for argument in sys.argv[1:]:
+            override = re.match(r"--?(?:no)?config\.([^=\[]+)", argument)
+            if override:
+                configs.holder(config, override[1])
+        return config
+
+    def flag_type(self) -> str:
+        return "configuration"
+
+
+flags.FLAGS["config"].parser = ConfigParser()
+
+
+def parse(argv: list[str]) -> list[str]:
+    """Reads the flags; what is wrong with them is one line and exit code 2."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        # absl wraps what a parser raises into an error that names the flag once more.
+        refusal = error.__context__ if isinstance(error.__context__, errors.ConfigError) else error
+        print(f"error: {' '.join(str(refusal).split())}", file=sys.stderr)
+        sys.exit(EXIT_CONFIG)
+
+
 def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
     """The runs of a configuration in order, each with its folder.
 
@@ -51,44 +88,92 @@ def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
     if "stages" not in config:
         return [(config, workdir)]
     folders = {name: os.path.join(workdir, name) for name in config["stages"]}
-    found = []
+
+    def builds_on_another(item: tuple[str, dict]) -> bool:
+        return item[1]["restorer"].get("run") in folders
+
+    runs = []
     # A configuration does not keep the order of its keys: what is named comes first.
-    needs = lambda item: item[1]["restorer"].get("run") in folders
-    for name, stage in sorted(config["stages"].items(), key=needs):
+    for name, stage in sorted(config["stages"].items(), key=builds_on_another):
         restorer = stage["restorer"]
-        if needs((name, stage)):
+        if builds_on_another((name, stage)):
             stage = {**stage, "restorer": {**restorer, "run": folders[restorer["run"]]}}
-        found.append((stage, folders[name]))
-    return found
+        runs.append((stage, folders[name]))
+    return runs
+
+
+def check(config: dict) -> None:
+    """Refuses a configuration of which a stage cannot work, without importing TensorFlow.
+
+    Raises:
+      ConfigError: one line with the key, its value, the rule and the choices.
+    """
+    from diffv2iqa_jax.training import checks
+
+    several = config.get("stages", {"": config})
+    if not isinstance(several, dict) or not all(isinstance(c, dict) for c in several.values()):
+        raise errors.ConfigError("config.stages: must be a section of configurations by name")
+    for stage in several.values():
+        checks.check(stage)
 
 
 def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
+    import jax
+
+    from diffv2iqa_jax.training import checks
+    from diffv2iqa_jax.training.dry_run import describe
+
     for stage, folder in stages(config, workdir):
-        checks.check(stage)
         checks.check_devices(stage, jax.device_count())
         print(folder)
-        found = checks.data_found(stage["data"])
-        for line in describe(_stage1(stage, config), jax.device_count(), found):
+        is_there = checks.data_found(stage["data"])
+        for line in describe(_with_restorer(stage, config), jax.device_count(), is_there):
             print(f"  {line}")
 
 
-def _stage1(stage: dict, config: dict) -> dict:
+def _with_restorer(stage: dict, config: dict) -> dict:
     """The stage with its restorer's settings, from its checkpoint or from this configuration."""
     run = stage["restorer"].get("run")
     if run is None:
         return stage
     if os.path.isdir(os.path.join(run, "checkpoints")) or "stages" not in config:
+        from diffv2iqa_jax.training import initialize
+
         return initialize.resolve(stage)[0]
     settings = config["stages"][os.path.basename(run)]["restorer"]
     return {**stage, "restorer": settings}
 
 
-def stopper():
+def train(config: dict, workdir: str) -> int:
+    """Runs the stages and reports on them; returns the exit code."""
+    import jax
+
+    from diffv2iqa_jax.reporting import write
+    from diffv2iqa_jax.training.run import run as run_stage
+    from diffv2iqa_jax.training.stopping import Preempted
+
+    stop = stopper()
+    several = "stages" in config
+    if several:
+        configs.claim(workdir, config)
+    try:
+        for stage, folder in stages(config, workdir):
+            if _ON.value is None or stage["task"] == "quality":
+                run_stage(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
+    except Preempted as error:
+        print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
+        return EXIT_PREEMPTED
+    if several and _MODE.value != "views" and jax.process_index() == 0:
+        LOG.info("report: %s", write.write(workdir))
+    return 0
+
+
+def stopper() -> Callable[[], bool]:
     """Asks for an orderly end at the first SIGTERM or SIGINT; the second ends at once."""
     asked = threading.Event()
 
-    def handle(number, frame):
+    def handle(number: int, frame: FrameType | None) -> None:
         if asked.is_set():
             os._exit(128 + number)
         LOG.warning("stopping after this step; once more stops at once")
@@ -109,68 +194,50 @@ def show_progress() -> None:
     absl_logging.set_verbosity(absl_logging.WARNING)
 
 
-def run(argv: list[str]) -> int:
-    show_progress()
-    if len(argv) > 1:
-        raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
-    if _CONFIG.value is None or _WORKDIR.value is None:
-        raise errors.ConfigError("--config and --workdir must both be given")
+def start_jax() -> None:
+    """Where compiled programs are kept, and the other processes of this run."""
+    import jax
+
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_CACHE.value))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if _DISTRIBUTED.value:
         jax.distributed.initialize()
-    try:
-        config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
-    except OSError as error:
-        name = flags.FLAGS["config"].config_filename
-        raise errors.ConfigError(f"--config {name}: no such file can be read") from error
+
+
+def run(argv: list[str]) -> int:
+    """Checks everything, cheapest first, then does what the flags ask; returns the exit code.
+
+    Raises:
+      ConfigError: the flags, the configuration or the workdir cannot work.
+      FloatingPointError: the loss is not finite.
+    """
+    show_progress()
+    if len(argv) > 1:
+        raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
+    if _CONFIG.value is None or _WORKDIR.value is None:
+        raise errors.ConfigError("--config and --workdir must both be given")
+    if _ON.value and _MODE.value != "evaluate":
+        raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
+    config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    check(config)
+    start_jax()
     if _DRY_RUN.value:
         dry_run(config, workdir)
         return 0
-    if _ON.value and _MODE.value != "evaluate":
-        raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
-    stop = stopper()
-    several = "stages" in config
-    for stage, _ in stages(config, workdir):
-        checks.check(stage)
-    if several:
-        configs.claim(workdir, config)
-    for stage, folder in stages(config, workdir):
-        if _ON.value is None or stage["task"] == "quality":
-            run_stage(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
-    if several and _MODE.value != "views" and jax.process_index() == 0:
-        LOG.info("report: %s", write.write(workdir))
-    return 0
+    return train(config, workdir)
 
 
 def main(argv: list[str]) -> int:
+    """Returns the exit code of the command; what is refused is one line on stderr."""
     try:
         return run(argv)
     except errors.ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CONFIG
-    except Preempted as error:
-        print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
-        return EXIT_PREEMPTED
     except FloatingPointError as error:
         print(f"error: not finite, {error}", file=sys.stderr)
         return EXIT_NOT_FINITE
-
-
-def parse(argv: list[str]) -> list[str]:
-    """The flags; what no configuration has is one line, not where it was looked for."""
-    try:
-        return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-        # A key that is not there arrives as the text of an error within an error.
-        text = str(error).replace("\\n", " ").replace("\\'", "'")
-        said = text.rstrip().splitlines()[-1 if "Traceback" in text else 0]
-        key = said.strip("\"'")
-        if key.isidentifier():  # all that is said of a key which nothing there resembles
-            said = f"{key!r}: no such key there; configs/README.md lists them"
-        print(f"error: {said}", file=sys.stderr)
-        sys.exit(EXIT_CONFIG)
 
 
 if __name__ == "__main__":

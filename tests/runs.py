@@ -1,7 +1,7 @@
 """Whole runs at the smallest size: configurations for the loop, on the tiny built-in data."""
 
-from configs import diffv2iqa, maniqa, restore
 from diffv2iqa_jax import config as configs
+from diffv2iqa_jax.configs import diffv2iqa, maniqa, restore
 from diffv2iqa_jax.training import run as training
 from tests import tiny
 

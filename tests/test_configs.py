@@ -4,9 +4,18 @@ import jax
 import numpy as np
 import pytest
 
-from configs import diffv2iqa, maniqa, pristine, quickstart, restore, small, sr3, vcrnet
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.config import override
+from diffv2iqa_jax.configs import (
+    diffv2iqa,
+    maniqa,
+    pristine,
+    quickstart,
+    restore,
+    small,
+    sr3,
+    vcrnet,
+)
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import checks, setup, sharding, steps

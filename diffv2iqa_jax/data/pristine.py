@@ -19,14 +19,14 @@ from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.data import pipeline, splits
 from diffv2iqa_jax.data.evaluation import own_share
 from diffv2iqa_jax.data.interface import Batches
+from diffv2iqa_jax.data.sets.catalog import PRISTINE as NAME
 from diffv2iqa_jax.data.shelf import Shelf
-from diffv2iqa_jax.distortions.kadid import LEVELS, TYPES, distort
+from diffv2iqa_jax.distortions.kadid import distort
+from diffv2iqa_jax.distortions.names import PAIRS, TYPES
 from diffv2iqa_jax.evaluation import haarpsi
 from diffv2iqa_jax.pp import ops_numpy, ops_tf
 
 LOG = logging.getLogger(__name__)
-NAME = "pristine"
-PAIRS = [(0, 0), *((t, level) for t in range(len(TYPES)) for level in LEVELS[1:])]
 
 
 class Pristine:

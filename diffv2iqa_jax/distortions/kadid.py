@@ -20,9 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.distortions import codecs, colour, spatial
+from diffv2iqa_jax.distortions.names import LEVELS, TYPES
 from diffv2iqa_jax.pp import photos
 
-LEVELS = (0, 1, 2, 3, 4, 5)  # 0: as it is
 SMALLEST = 16  # pixels each way
 
 
@@ -37,7 +37,7 @@ def jpeg2000(key, x_HWC, level):
     return codecs.jpeg2000(255 * x_HWC, 24 / ratio) / 255
 
 
-# In KADID-10k's order: type 0 here is its type 1.
+# In the order of TYPES: `distort` finds a type's function by its number.
 FUNCTIONS = {
     "gaussian_blur": spatial.gaussian_blur,
     "lens_blur": spatial.lens_blur,
@@ -65,9 +65,6 @@ FUNCTIONS = {
     "sharpen": spatial.sharpen,
     "contrast": colour.contrast,
 }
-TYPES = tuple(FUNCTIONS)
-# Strength of these is a matter of taste: more colour, light or contrast can please.
-TASTE = ("saturation_lab", "brighten", "darken", "mean_shift", "sharpen", "contrast")
 
 
 def distort(

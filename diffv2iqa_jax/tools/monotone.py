@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax import pixels, rng
-from diffv2iqa_jax.distortions.kadid import LEVELS, TASTE, TYPES, distort
+from diffv2iqa_jax.distortions.kadid import distort
+from diffv2iqa_jax.distortions.names import LEVELS, TASTE, TYPES
 from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.pp import photos
 from diffv2iqa_jax.scoring import scorer

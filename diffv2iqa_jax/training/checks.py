@@ -1,15 +1,16 @@
-"""Refuses a configuration that cannot work, before anything compiles."""
+"""Refuses a configuration that cannot work, before anything compiles and without TensorFlow."""
 
 import os
 import re
 
-from diffv2iqa_jax.config import call, only
-from diffv2iqa_jax.data import pristine, splits
-from diffv2iqa_jax.data.sets import registry
+from diffv2iqa_jax.config import call, only, refusing
+from diffv2iqa_jax.data import splits
+from diffv2iqa_jax.data.sets import catalog
+from diffv2iqa_jax.data.sets.catalog import PRISTINE
 from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.models import layers, quality, resnet, swin, unet, vcr, vit
-from diffv2iqa_jax.pp import ops_tf, spec
+from diffv2iqa_jax.pp import ops_numpy, spec
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training.setup import distorting, optimiser
 from diffv2iqa_jax.types import Task
@@ -23,22 +24,28 @@ SECTIONS = {
     "every": ("log", "evaluate", "save"),
     "evaluate": ("val_images", "examples", "baselines"),
 }
-
-
 COMMON = ("task", "seed", "data", "pretrained", "optim", "devices", "every")
-
-
 COMMON += ("evaluate", "keep", "tensorboard")
-
-
 DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample")
-
-
 RUN_KEYS = ("run", "changes", "cached", "folder")
+PIPELINES = ("pp_train", "pp_test")
+# Whole numbers that must be at least 1: without these a run fails late, or never ends.
+COUNTS = ("data.size", "data.batch", "optim.accumulate")
+COUNTS += tuple(f"every.{key}" for key in SECTIONS["every"])
+
+NETS = {"diffusion": unet.UNet, "autoencoder": vcr.Restoration}
+# What a branch is made of: its module, and what that needs beside the configuration's settings.
+PARTS = {
+    "vit": (vit.ViT, {"taps": (0,)}),
+    "resnet": (resnet.ResNet, {}),
+    "swin": (swin.ScaleSwin, {}),
+    "tab": (layers.TransposedAttention, {}),
+    "net": (vcr.VCRNet, {}),
+}
 
 
 def check(config: dict) -> None:
-    """Refuses a configuration that cannot work.
+    """Refuses a configuration that cannot work. Reads no data and starts no device.
 
     Raises:
       ConfigError: one line with the key, its value, the rule and the choices.
@@ -47,17 +54,9 @@ def check(config: dict) -> None:
     if task not in stages.TASKS:
         raise ConfigError(f"config.task {task!r}: known are {sorted(stages.TASKS)}")
     only(config, "", (*COMMON, *stages.SETTINGS[task]))
-    photos = config["data"].get("name") == pristine.NAME
-    distorts = photos or "distort" in config["data"]
-    for section, keys in SECTIONS.items():
-        own = ("distort",) if distorts and section == "data" else ()
-        only(config[section], section, (*keys, *own))
-    if distorts and config["restorer"].get("cached"):
-        raise ConfigError("config.restorer.cached True: photos are distorted anew at each step")
-    for key in SECTIONS["every"]:
-        if config["every"][key] < 1:
-            raise ConfigError(f"config.every.{key} {config['every'][key]}: must be at least 1")
+    _check_sections(config)
     optimiser(config)
+    _check_expressions(config["optim"])
     check_data(config["data"])
     known = stages.PRETRAINED[task]
     only({**dict.fromkeys(known), **config["pretrained"]}, "pretrained", tuple(known))
@@ -76,10 +75,52 @@ def check(config: dict) -> None:
             )
 
 
+def _check_sections(config: dict) -> None:
+    """Every section has its keys, and what counts something is at least 1."""
+    for section in (*SECTIONS, "restorer", "pretrained"):
+        if not isinstance(config[section], dict):
+            raise ConfigError(f"config.{section} {config[section]!r}: must be a section")
+    distorts = config["data"].get("name") == PRISTINE or "distort" in config["data"]
+    for section, keys in SECTIONS.items():
+        more = ("distort",) if distorts and section == "data" else ()
+        only(config[section], section, (*keys, *more))
+    if distorts and config["restorer"].get("cached"):
+        raise ConfigError("config.restorer.cached True: photos are distorted anew at each step")
+    for path in COUNTS:
+        section, key = path.split(".")
+        value = config[section][key]
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(f"config.{path} {value!r}: must be a whole number, at least 1")
+
+
+def _check_expressions(settings: dict) -> None:
+    """Both kinds of regular expressions over the paths of parameters can be read."""
+    with refusing("optim.rates"):
+        rates = [(expression, float(factor)) for expression, factor in settings["rates"]]
+    expressions = [("frozen", settings["frozen"]), *(("rates", text) for text, _ in rates)]
+    for key, text in expressions:
+        try:
+            re.compile(text)
+        except (re.error, TypeError) as error:
+            raise ConfigError(
+                f"config.optim.{key} {text!r}: is no regular expression ({error})"
+            ) from error
+
+
+def _pipeline(settings: dict, key: str) -> str:
+    """A pipeline of the section `data`, its size filled in."""
+    try:
+        return settings[key].format(size=settings["size"])
+    except (LookupError, ValueError, AttributeError) as error:
+        raise ConfigError(
+            f"config.data.{key} {settings[key]!r}: must be op(settings)|op(settings), where only "
+            "{size} stands for a number"
+        ) from error
+
+
 def check_views(config: dict) -> None:
     """Stored views are of one size: whatever resizes a picture before comes first in both."""
-    keys = ("pp_train", "pp_test")
-    first = {spec.head(config["data"][key].format(size=config["data"]["size"]))[0] for key in keys}
+    first = {spec.head(_pipeline(config["data"], key))[0] for key in PIPELINES}
     if config["restorer"].get("cached") and len(first) > 1:
         raise ConfigError(
             "config.data: pp_train and pp_test must start with the same resize, or none: views "
@@ -88,77 +129,80 @@ def check_views(config: dict) -> None:
 
 
 def check_data(settings: dict) -> None:
-    """The data set's name and both pipelines, without reading anything."""
-    call(lambda: data_found(settings), "data", {})
+    """The data set's name and both pipelines; no image is read.
+
+    Raises:
+      ConfigError: an unknown name or operation, or settings that do not fit.
+    """
+    with refusing("data"):
+        data_found(settings)
     if settings["parts"] not in splits.WAYS:
         raise ConfigError(f"config.data.parts {settings['parts']!r}: known are {splits.WAYS}")
     if "distort" in settings:
-        shown = ("pairs", "test") if settings["name"] == pristine.NAME else ()
+        shown = ("pairs", "test") if settings["name"] == PRISTINE else ()
         only(settings["distort"], "data.distort", (*DISTORT_KEYS, *shown))
         call(distorting, "data.distort", settings["distort"], task=Task(None, None, None))
-    for key in ("pp_train", "pp_test"):
-        call(
-            lambda pipeline: ops_tf.parse(pipeline),
-            f"data.{key}",
-            {"pipeline": settings[key].format(size=settings["size"])},
-        )
+    for key in PIPELINES:
+        with refusing(f"data.{key}"):
+            spec.build(_pipeline(settings, key), OPS)
+
+
+def shrink(factor: int) -> None:
+    """The settings of `ops_tf.shrink`, which only training has: a scorer knows no reference."""
+    spec.check_size("shrink", factor)
+
+
+# The operations of `ops_tf` by what they take; importing that would import TensorFlow.
+OPS = {**ops_numpy.OPS, "shrink": shrink}
 
 
 def check_prepared(config: dict, on: str | None = None) -> None:
     """Refuses a data set that neither lies there nor can be made on the spot."""
     folder, name = os.path.expanduser(config["data"]["folder"]), config["data"]["name"]
-    if name == pristine.NAME and on:
+    if name == PRISTINE and on:
         raise ConfigError(f"--on {on}: a run on {name} photos restores; it scores no other set")
-    for one in () if name == pristine.NAME else (name, *([on] if on else [])):
-        call(registry.check, "data", {"name": one, "folder": folder})
+    for one in () if name == PRISTINE else (name, *([on] if on else [])):
+        with refusing("data"):
+            catalog.check(one, folder)
 
 
 def data_found(settings: dict) -> bool:
     """Whether the data is there; raises ValueError where it cannot be made either."""
     folder = os.path.expanduser(settings["folder"])
-    if settings["name"] != pristine.NAME:
-        return registry.found(settings["name"], folder)
+    if settings["name"] != PRISTINE:
+        return catalog.found(settings["name"], folder)
     places = [p for p in (folder, settings.get("distort", {}).get("test")) if p]
     return all(len(Shelf(place).names) > 0 for place in places)
 
 
 def check_restorer(settings: dict) -> None:
+    """A restorer's kind, its net's settings and its own."""
     kind = settings.get("kind")
     if kind not in restorers.RESTORERS:
         raise ConfigError(f"config.restorer.kind {kind!r}: known are {sorted(restorers.RESTORERS)}")
     if "net" in settings and kind in NETS:
         call(NETS[kind], "restorer.net", settings["net"], dtype="float32")
-    rest = {k: v for k, v in settings.items() if k != "kind"}
+    others = {k: v for k, v in settings.items() if k != "kind"}
     if kind in restorers.FIELDS:
-        call(restorers.FIELDS[kind], "restorer", rest)  # by name
-    call(restorers.RESTORERS[kind], "restorer", rest)
-
-
-NETS = {"diffusion": unet.UNet, "autoencoder": vcr.Restoration}
-
-
-PARTS = {
-    "vit": (vit.ViT, {"taps": (0,)}),
-    "resnet": (resnet.ResNet, {}),
-    "swin": (swin.ScaleSwin, {}),
-    "tab": (layers.TransposedAttention, {}),
-    "net": (vcr.VCRNet, {}),
-}
+        call(restorers.FIELDS[kind], "restorer", others)  # names a key that is not there
+    call(restorers.RESTORERS[kind], "restorer", others)
 
 
 def check_model(settings: dict) -> None:
+    """The quality model's settings, those of its branches and of what these are made of."""
     call(quality.QualityModel, "model", settings)
     for name, branch in settings["branches"].items():
         where = f"model.branches.{name}"
         if name not in quality.BRANCHES:
             raise ConfigError(f"config.{where}: known branches are {sorted(quality.BRANCHES)}")
         call(quality.BRANCHES[name], where, branch)
-        for part, (module, given) in PARTS.items():
-            if branch.get(part):
-                call(module, f"{where}.{part}", branch[part], dtype="float32", **given)
+        for key, (module, more) in PARTS.items():
+            if branch.get(key):
+                call(module, f"{where}.{key}", branch[key], dtype="float32", **more)
 
 
 def check_devices(config: dict, count: int) -> None:
+    """Refuses a batch that `count` devices cannot share evenly."""
     batch, accumulate = config["data"]["batch"], config["optim"]["accumulate"]
     if accumulate < 1 or batch % (count * accumulate):
         raise ConfigError(

@@ -11,7 +11,7 @@ import optax
 
 from diffv2iqa_jax import rng
 from diffv2iqa_jax.config import call, plain
-from diffv2iqa_jax.data import pristine
+from diffv2iqa_jax.distortions.names import PAIRS
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.evaluation.predictions import OUTPUTS
 from diffv2iqa_jax.tasks import distorting as tasks_distorting
@@ -96,8 +96,8 @@ def distorting(task: Task, pairs: int = 0, test: str = "", **settings: Any) -> T
       pairs, test: only for evaluation; checked here because their section is.
       settings: of `tasks.distorting.distorting`.
     """
-    if not 0 <= pairs <= len(pristine.PAIRS):
-        raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(pristine.PAIRS)}")
+    if not 0 <= pairs <= len(PAIRS):
+        raise ValueError(f"pairs {pairs}: must be 0 (all) to {len(PAIRS)}")
     return tasks_distorting.distorting(task, **settings)
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import pristine as config
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import rng
+from diffv2iqa_jax.configs import pristine as config
 from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.distortions import kadid
 from diffv2iqa_jax.errors import ConfigError

@@ -128,7 +128,12 @@ SETS = {
     "waterloo": PHOTOS._replace(title="Waterloo Exploration, pristine images", images=4744),
 }
 
-VERSION = "1.0.0"  # of how prepared sets are stored
+VERSION = "1.0.0"  # of how sets are stored
+
+# The built-in set's sizes, made on the spot: name -> name of the builder's config.
+BUILTIN = {"builtin/tiny": "tiny", "builtin/small": "small", "builtin/full": "full"}
+# In the place of a set's name: a folder of photos, which the training step distorts itself.
+PRISTINE = "pristine"
 
 # Families of anybody's own sets: csv/NAME has a table of labels, pool/NAME is images alone.
 OWN = ("csv/", "pool/")
@@ -140,13 +145,42 @@ def known(name: str) -> bool:
 
 
 def place(name: str, folder: str) -> Path:
-    """Where a prepared set of that name lies below `folder`, there or not."""
+    """Where a built set of that name lies below `folder`, there or not."""
+    if name in BUILTIN:  # where TFDS puts the builder's config
+        return Path(folder, "diffv2iqa_builtin", BUILTIN[name], VERSION)
     return Path(folder, "diffv2iqa_sets", plain(name), VERSION)
 
 
 def complete(name: str, folder: str) -> bool:
     """Whether it is there, whole."""
     return (place(name, folder) / "dataset_info.json").exists()
+
+
+def found(name: str, folder: str) -> bool:
+    """Whether the data set is there, complete.
+
+    Raises:
+      ValueError: unknown name; lists the known ones.
+    """
+    if not known(name) and name not in BUILTIN:
+        names = [*sorted(BUILTIN), *SETS, *(f"{family}NAME" for family in OWN)]
+        raise ValueError(f"data set {name!r}: known are {names}")
+    return complete(name, folder)
+
+
+def check(name: str, folder: str) -> None:
+    """Refuses a name that is unknown, or a set that is not there and cannot be made on the spot.
+
+    Raises:
+      ValueError: says which, and the command that prepares it.
+    """
+    if not found(name, folder) and known(name):
+        family, _, own_name = name.partition("/")
+        what = f"{family} --name {own_name}" if own_name else name
+        raise ValueError(
+            f"data set {name!r} is not in {folder}: prepare it with python -m "
+            f"diffv2iqa_jax.data.prepare {what} --source YOUR_DOWNLOAD --folder {folder}"
+        )
 
 
 def plain(name: str) -> str:
