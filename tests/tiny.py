@@ -90,7 +90,10 @@ def model(**changes) -> dict:
 def batch(seed: int = 0, count: int = 8, *, size: int = SIZE, views: int = 0) -> dict:
     """A training batch of random images; `views` others of each, as if stored."""
     g = np.random.default_rng(seed)
-    pixels = lambda *lead: g.integers(0, 256, (*lead, size, size, 3), np.uint8)
+
+    def pixels(*lead):
+        return g.integers(0, 256, (*lead, size, size, 3), np.uint8)
+
     number = np.arange(count) + seed * count
     out = {
         "image": pixels(count),

@@ -11,7 +11,9 @@ def sizes(fn, *args) -> set[int]:
 
 
 def _values(jaxpr) -> Iterator:
-    inner = lambda x: hasattr(x, "eqns") or hasattr(x, "jaxpr")
+    def inner(x):
+        return hasattr(x, "eqns") or hasattr(x, "jaxpr")
+
     for eqn in jaxpr.eqns:
         yield from (v for v in (*eqn.invars, *eqn.outvars) if hasattr(v.aval, "size"))
         for param in jax.tree.leaves(eqn.params, is_leaf=inner):

@@ -78,10 +78,15 @@ def test_a_split_that_tears_references_is_refused_but_for_legacy_ones(folder):
 def test_a_restorer_that_knows_the_test_part_is_mentioned(folder):
     d = data(folder)
     same = {"name": "csv/scenes", "parts": "reference", "split": 0, "fractions": [0.6, 0.2, 0.2]}
-    told = lambda d, learned: any(
-        "restorer learned" in w
-        for w in d.protocol(RESOLVED | {"restorer_from": {"data": learned}})["protocol"]["warnings"]
-    )
+
+    def told(d, learned):
+        return any(
+            "restorer learned" in w
+            for w in d.protocol(RESOLVED | {"restorer_from": {"data": learned}})["protocol"][
+                "warnings"
+            ]
+        )
+
     assert not told(d, same) and not told(d, same | {"name": "csv/other"})
     assert told(d, same | {"split": 1}) and told(data(folder, on="csv/scenes"), same)
 

@@ -42,7 +42,10 @@ def test_views_do_not_depend_on_batch_order_or_padding():
     # An untrained eps divides the last bits by a level near 0: "x0" shows the dependence alone.
     restorer = restorers.make(**tiny.restorer(prediction="x0"))
     own, run = weights(restorer), jax.jit(restorer.views)
-    views = lambda batch: np.asarray(run(own, batch).image_BVHWC)
+
+    def views(batch):
+        return np.asarray(run(own, batch).image_BVHWC)
+
     batch = tiny.batch()
     made, order = views(batch), [3, 1, 7, 0, 2, 6, 5, 4]
     np.testing.assert_allclose(views(take(batch, order)), made[order], **CLOSE)

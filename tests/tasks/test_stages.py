@@ -28,7 +28,10 @@ def trained(stage):
     where = sharding.make("jit")
     tx, rate = optim.make(**ADAM, weight_decay=1e-5, clip=1.0)
     batch = tiny.batch(views=3)
-    make = lambda key: TrainState.create(TASKS[stage].init(key, batch), tx, FROZEN[stage])
+
+    def make(key):
+        return TrainState.create(TASKS[stage].init(key, batch), tx, FROZEN[stage])
+
     state = where.init(make, jax.random.key(0))
     first = jax.tree.map(jnp.copy, state)
     gradients = where.gradients(steps.make_gradients(TASKS[stage], seed=0))
@@ -66,7 +69,10 @@ def test_a_learned_weight_of_the_second_branch_starts_at_one():
 def test_the_quality_stage_starts_from_random_weights_of_the_right_shape():
     first, _, _ = trained("quality")
     again = jax.eval_shape(TASKS["quality"].init, jax.random.key(0), tiny.batch(count=1))
-    shape = lambda x: (x.shape, str(x.dtype))
+
+    def shape(x):
+        return (x.shape, str(x.dtype))
+
     assert jax.tree.map(shape, again) == jax.tree.map(shape, first.weights())
 
 
@@ -117,7 +123,10 @@ def test_the_branch_loss_asks_each_branch_for_its_share_of_the_whole_score():
     batch, key = tiny.batch(views=3), rng.stream(0, "train")
     made = {"restorer": RESTORER, "model": tiny.model(w2=3.0), "loss": "mse"}
     weights = tiny.random(jax.eval_shape(TASKS["quality"].init, jax.random.key(0), batch))
-    of = lambda task: jax.jit(lambda: task.loss(weights, batch, key)[0])()
+
+    def of(task):
+        return jax.jit(lambda: task.loss(weights, batch, key)[0])()
+
     out = jax.jit(quality.quality(**made).predict)(weights, batch)
     each = [2 * out["score_guidance"], 2 * 3.0 * out["score_difference"]]
     own = np.mean([np.mean((x - batch["mos"]) ** 2) for x in each])

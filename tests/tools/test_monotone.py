@@ -12,7 +12,10 @@ from diffv2iqa_jax.tools import monotone
 @pytest.fixture(autouse=True)
 def quick_types(monkeypatch):
     """All 25 types compile for long; that levels are in order is what is tested here."""
-    greyer = lambda key, x, level: x + (0.5 - x) * level / 6
+
+    def greyer(key, x, level):
+        return x + (0.5 - x) * level / 6
+
     monkeypatch.setattr(kadid, "FUNCTIONS", dict.fromkeys(kadid.TYPES, greyer))
 
 

@@ -176,7 +176,10 @@ def test_branches_that_saw_the_image_alone_start_ones_that_see_more(alone, data)
     want = jax.jit(setup.make_task(theirs_config).predict)(before, batch)
     np.testing.assert_allclose(out["score_guidance"], want["score_guidance"] / 2, rtol=1e-5)
     ours, old = (w.params["quality"]["difference"] for w in (weights, before))
-    score = lambda params: params["head"].pop("score_1")["kernel"]
+
+    def score(params):
+        return params["head"].pop("score_1")["kernel"]
+
     np.testing.assert_allclose(score(ours), score(old) / (2 * 5.0), rtol=1e-6)
     jax.tree.map(np.testing.assert_array_equal, {k: ours[k] for k in old}, old)
     assert set(ours) - set(old) == {"rtab"}

@@ -35,7 +35,10 @@ def folder(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def few_types(monkeypatch):
     """All 25 types compile for long; what is tested here needs four."""
-    plain = lambda key, x, level: 1.0 - x
+
+    def plain(key, x, level):
+        return 1.0 - x
+
     functions = {k: f if k in TYPES else plain for k, f in kadid.FUNCTIONS.items()}
     monkeypatch.setattr(kadid, "FUNCTIONS", functions)
 

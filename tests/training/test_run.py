@@ -129,7 +129,10 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, judged, tm
     results = [json.loads((work / "results.json").read_text()) for work in (whole, broken)]
     assert results[0] == results[1]
     drop = ("train/images_per_s", "train/input_wait")
-    strip = lambda rows: [{k: v for k, v in r.items() if k not in drop} for r in rows]
+
+    def strip(rows):
+        return [{k: v for k, v in r.items() if k not in drop} for r in rows]
+
     assert strip(lines(broken)) == strip(lines(whole))
     assert predictions(broken) == predictions(whole)
 
