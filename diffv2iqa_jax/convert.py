@@ -1,15 +1,16 @@
 """Converts a published checkpoint: python -m diffv2iqa_jax.convert KIND SOURCE DEST.
 
-DEST.safetensors and its card DEST.json are what `training.pretrained.load` reads. A line is
-printed for each tensor: its name, its shape, our name of it or "dropped".
+Writes DEST.safetensors and its card DEST.json, which `weights.files.load` reads. Prints a line for
+each tensor: its name, its shape, and our name of it or "dropped". Exit codes: 0 done, 2 the file
+cannot be converted.
 """
 
 import argparse
-import hashlib
 import pathlib
 import re
 import sys
 import zipfile
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,10 @@ def read(path: str) -> dict[str, np.ndarray]:
     """The tensors of a .safetensors, .npz or PyTorch file by name.
 
     Raises:
-      ValueError: the file is missing, damaged, of another type or holds other things.
+      ValueError: the file is missing or damaged, of another type, or holds more than tensors.
     """
-    readers = {".safetensors": files.read_safetensors, ".npz": _npz}
-    readers |= dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), _torch)
+    readers = {".safetensors": files.read_safetensors, ".npz": _read_npz}
+    readers |= dict.fromkeys((".pth", ".pt", ".bin", ".ckpt"), _read_torch)
     suffix = pathlib.Path(path).suffix.lower()
     if suffix not in readers:
         raise ValueError(f"{path}: unknown type; known are {', '.join(readers)}")
@@ -32,21 +33,22 @@ def read(path: str) -> dict[str, np.ndarray]:
     return readers[suffix](path)
 
 
-def _npz(path: str) -> dict[str, np.ndarray]:
+def _read_npz(path: str) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
             saved = np.load(file, allow_pickle=False)
             tensors = {name: saved[name] for name in getattr(saved, "files", [])}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: cannot be read as .npz ({error})") from None
-    odd = [name for name, x in tensors.items() if getattr(x, "dtype", None) is None]
-    if odd or not tensors:
-        raise ValueError(f"{path}: not a .npz of arrays ({', '.join(odd[:3]) or 'it is empty'})")
+    no_arrays = [name for name, x in tensors.items() if getattr(x, "dtype", None) is None]
+    if no_arrays or not tensors:
+        why = ", ".join(no_arrays[:3]) or "it is empty"
+        raise ValueError(f"{path}: not a .npz of arrays ({why})")
     return tensors
 
 
-def _torch(path: str) -> dict[str, np.ndarray]:
-    """By PyTorch's loader for plain tensors, which runs no code of the file."""
+def _read_torch(path: str) -> dict[str, np.ndarray]:
+    """Reads by PyTorch's loader for plain tensors, which runs no code of the file."""
     try:
         import torch
     except ImportError as error:
@@ -56,40 +58,48 @@ def _torch(path: str) -> dict[str, np.ndarray]:
         ) from None
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # it has a dozen ways to refuse a file
+    except Exception as error:  # PyTorch has a dozen ways to refuse a file
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{path}: not a file of plain tensors ({reason[0]})") from None
     while isinstance(saved, dict) and (inner := {"state_dict", "model", "params"} & set(saved)):
         saved = saved[min(inner)]
     if not isinstance(saved, dict) or not all(isinstance(x, torch.Tensor) for x in saved.values()):
         raise ValueError(f"{path}: not a dict of tensors by name")
-    plain = lambda x: x.float() if x.is_floating_point() else x  # NumPy has no bfloat16
-    return {name: plain(x.detach()).numpy() for name, x in saved.items()}
+    plain = {}
+    for name, x in saved.items():
+        x = x.detach()
+        # NumPy has no bfloat16.
+        plain[name] = (x.float() if x.is_floating_point() else x).numpy()
+    return plain
 
 
-def convert(kind: str, source: str, dest: str, *, stages: int | None = None, **given):
-    """Converts the file `source` to `dest`; returns the report of each tensor.
+def convert(
+    kind: str, source: str, dest: str, *, stages: int | None = None, **settings: Any
+) -> list[tuple[str, tuple[int, ...], str]]:
+    """Converts the file `source` to `dest`.
 
     Args:
-      stages: of a ResNet, leave out those past this many, and the classes.
-      given: see `published.convert`.
+      kind: one of `published.KINDS`.
+      stages: of a ResNet, how many stages to keep; the later ones and the classes are left out.
+      settings: what the tensors do not tell, see `published.convert`.
+
+    Returns:
+      For each tensor its name, its shape, and our name of it or "dropped".
 
     Raises:
-      ValueError: nothing is written then.
+      ValueError: the file cannot be converted; nothing is written then.
     """
-    files.card_of(dest)
-    tensors, left = read(source), []
+    files.card_of(dest)  # refuses a bad name before the work
+    tensors, left_out = read(source), []
     if stages is not None:
         if kind != "resnet50" or not 1 <= stages <= 4:
             raise ValueError(f"--stages {stages}: 1 to 4, and only for resnet50")
-        past = [name for name in tensors if re.match(rf"layer[{stages + 1}-9]\.|fc\.", name)]
-        left = [(name, tensors.pop(name).shape, "dropped") for name in past]
-    weights, card, report = published.convert(kind, tensors, **given)
-    with open(source, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    card["source"] = {"file": pathlib.Path(source).name, "sha256": digest}
+        later = [name for name in tensors if re.match(rf"layer[{stages + 1}-9]\.|fc\.", name)]
+        left_out = [(name, tensors.pop(name).shape, "dropped") for name in later]
+    weights, card, report = published.convert(kind, tensors, **settings)
+    card["source"] = {"file": pathlib.Path(source).name, "sha256": files.sha256_of_file(source)}
     files.save(dest, weights, card)
-    return report + left
+    return report + left_out
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,20 +111,21 @@ def parser() -> argparse.ArgumentParser:
         "scale": (float, "MANIQA's residual scale: 0.8 (KADID, KonIQ; default) or 0.13 (PIPAL)"),
         "w2": (float, "weight of the difference branch in a release checkpoint; default 5"),
         "heads": (int, "attention heads of a ViT; default: heads 64 wide"),
-        "groups": (int, "of a U-Net's norms, where it is none of the published"),
-        "image_size": (int, "pixels to resize a ViT for; of a U-Net, what it was built for"),
+        "groups": (int, "of a U-Net's norms, if it is not a published one"),
+        "image_size": (int, "pixels to resize a ViT for; of a U-Net, those it was built for"),
         "stages": (int, "of a ResNet: leave out the later ones, and its classes"),
         "patch": (int, "patch size to resize a ViT for"),
     }
-    for name, (kind, text) in options.items():
-        out.add_argument(f"--{name}", type=kind, help=text)
+    for name, (value_type, text) in options.items():
+        out.add_argument(f"--{name}", type=value_type, help=text)
     out.add_argument("--normalise", choices=list(published.NORMALISE), help="what its input needs")
     return out
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 with one line on stderr."""
-    arguments = {k: v for k, v in vars(parser().parse_args(argv)).items() if v is not None}
+    """Returns the exit code; errors are one line on stderr."""
+    given = vars(parser().parse_args(argv))
+    arguments = {name: value for name, value in given.items() if value is not None}
     try:
         report = convert(**arguments)
     except (ValueError, OSError, MemoryError) as error:

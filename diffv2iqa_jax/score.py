@@ -1,8 +1,8 @@
 """Scores pictures: python -m diffv2iqa_jax.score photos/ more/*.jpg -o scores.csv
 
-Inputs are files, folders (read through), globs, "-" (paths on stdin, one a line) and, with
---column, tables. Results go to stdout or to -o FILE, progress to stderr. Exit codes: 0 every
-picture has its score, 1 our own error, 2 what was asked for cannot be, 3 some pictures failed
+Inputs are files, folders (with all that is in them), globs, "-" (paths on stdin, one a line) and,
+with --column, tables. Rows go to stdout or to -o FILE, progress to stderr. Exit codes: 0 every
+picture has its score, 1 an error of ours, 2 the request is impossible, 3 some pictures failed
 (their rows say why), 4 nothing to score, 5 weights missing or unfit, 130 interrupted.
 """
 
@@ -17,18 +17,21 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from diffv2iqa_jax.errors import UsageError
-from diffv2iqa_jax.scoring import inputs
-from diffv2iqa_jax.scoring import output as table
+from diffv2iqa_jax.errors import UsageError, WeightsError
+from diffv2iqa_jax.scoring import inputs, output
+from diffv2iqa_jax.scoring.result import Score
+
+if TYPE_CHECKING:  # it imports JAX, which takes a second; --help does not wait for it
+    from diffv2iqa_jax.scoring.scorer import Scorer
 
 OK, INTERNAL, USAGE, SOME_FAILED, NOTHING, NO_WEIGHTS, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 OPTIONS = {
     "--weights": dict(default="starter", help="'starter', a run's folder or a converted file"),
     "--restorer": dict(help="stage-1 run, for a converted model that comes without one"),
-    "-o --output": dict(help="file of scores; FILE.part until it is complete"),
-    "--format": dict(choices=table.FORMATS, help="default: what FILE ends in, else csv"),
+    "-o --output": dict(help="file of scores; called FILE.part until it is complete"),
+    "--format": dict(choices=output.FORMATS, help="default: by FILE's ending, else csv"),
     "--resume": dict(action="store_true", help="go on with what a killed run left in FILE.part"),
     "--overwrite": dict(action="store_true", help="replace FILE"),
     "--maps": dict(metavar="DIR", help="also write restored views and quality maps there, as PNG"),
@@ -36,10 +39,10 @@ OPTIONS = {
     "-0 --null": dict(action="store_true", help="paths on stdin end with a zero byte"),
     "--shard": dict(default="1/1", metavar="I/N", help="only every N-th picture, from the I-th on"),
     "--limit": dict(type=int, help="only the first so many pictures"),
-    "--seeds": dict(type=int, default=1, help="noises to restore with; their spread is told"),
-    "--crops": dict(type=int, help="look at so many parts of a picture at most"),
+    "--seeds": dict(type=int, default=1, help="restore with so many noises, and tell the spread"),
+    "--crops": dict(type=int, help="look at so many crops of a picture at most"),
     "--pp": dict(help="another test pipeline than the weights' own, such as grid(224)"),
-    "--batch": dict(type=int, help="crops judged at a time"),
+    "--batch": dict(type=int, help="crops scored at a time"),
     "--workers": dict(type=int, default=2, help="threads that read ahead"),
     "--icc": dict(choices=("convert", "ignore"), default="convert", help="colour profiles"),
     "--max_pixels": dict(type=int, help="refuse larger pictures"),
@@ -50,14 +53,15 @@ OPTIONS = {
     "--info": dict(action="store_true", help="print what the scores mean, as JSON, and stop"),
     "--dry_run": dict(action="store_true", help="print how many pictures there are, and stop"),
     "--no_progress": dict(action="store_true", help="only the summary on stderr"),
-    "-q --quiet": dict(action="store_true", help="of one picture print only the number"),
+    "-q --quiet": dict(action="store_true", help="no progress; of one picture, only a number"),
     "--debug": dict(action="store_true", help="show where an error came from"),
 }
+AT_LEAST_ONE = ("seeds", "crops", "batch", "workers", "limit", "max_pixels")
 
 
 def parser() -> argparse.ArgumentParser:
-    first, _, rest = __doc__.partition("\n")
-    out = argparse.ArgumentParser(prog="score", description=first, epilog=rest, allow_abbrev=False)
+    title, _, rest = __doc__.partition("\n")
+    out = argparse.ArgumentParser(prog="score", description=title, epilog=rest, allow_abbrev=False)
     out.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, table or -")
     for names, settings in OPTIONS.items():
         out.add_argument(*names.split(), **settings)
@@ -65,17 +69,20 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line, checked without reading anything."""
-    known = parser()
-    o, strange = known.parse_known_args(argv)
-    if strange:
+    """The command line, checked without reading any picture or weights.
+
+    Raises:
+      UsageError: an option is unknown, or its value is impossible.
+    """
+    o, unknown = parser().parse_known_args(argv)
+    if unknown:
         names = [name for option in OPTIONS for name in option.split()]
-        raise UsageError(f"{strange[0]}: no such option{inputs.near(strange[0], names)}")
+        raise UsageError(f"{unknown[0]}: no such option{inputs.near(unknown[0], names)}")
     index, _, count = o.shard.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise UsageError(f"--shard {o.shard}: must be I/N with 1 <= I <= N")
     o.shard = int(index), int(count)
-    for name in ("seeds", "crops", "batch", "workers", "limit", "max_pixels"):
+    for name in AT_LEAST_ONE:
         if (value := getattr(o, name)) is not None and value < 1:
             raise UsageError(f"--{name} {value}: must be at least 1")
     if o.output is None and (o.resume or o.overwrite):
@@ -96,6 +103,8 @@ def main(argv: list[str] | None = None) -> int:
         return run(parse(argv))
     except UsageError as error:
         code, line = USAGE, str(error)
+    except WeightsError as error:
+        code, line = NO_WEIGHTS, str(error)
     except KeyboardInterrupt:
         code, line = INTERRUPTED, "interrupted; with -o FILE, --resume goes on"
     except BrokenPipeError:  # whoever read our rows has seen enough
@@ -104,21 +113,15 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        code = NO_WEIGHTS if type(error).__name__ == "WeightsError" else INTERNAL
-        line = f"{error or type(error).__name__}"
-        line += "" if code == NO_WEIGHTS else " (--debug shows where)"
+        code, line = INTERNAL, f"{error or type(error).__name__} (--debug shows where)"
     print(f"score: {' '.join(line.split())}", file=sys.stderr)
     return code
 
 
 def run(o: argparse.Namespace) -> int:
+    """Does what the options ask for; returns the exit code."""
     listed = inputs.lines(sys.stdin.buffer.read(), null=o.null) if "-" in o.inputs else []
-
-    def paths() -> Iterator[str]:
-        found = inputs.expand(o.inputs, column=o.column, listed=listed)
-        return itertools.islice(found, o.shard[0] - 1, o.limit and o.limit * o.shard[1], o.shard[1])
-
-    total = sum(1 for _ in paths())
+    total = sum(1 for _ in _paths(o, listed))
     if o.dry_run:
         print(f"{total} pictures")
         return OK if total else NOTHING
@@ -126,88 +129,110 @@ def run(o: argparse.Namespace) -> int:
         where = f" in {', '.join(o.inputs)}" if o.inputs else ": name files or folders"
         print(f"score: nothing to score{where}", file=sys.stderr)
         return NOTHING
-    score = load(o)
+    scorer = load(o)
     if o.info:
-        print(json.dumps(dataclasses.asdict(score.info), indent=1, allow_nan=False))
+        print(json.dumps(dataclasses.asdict(scorer.info), indent=1, allow_nan=False))
         return OK
-    protocol = json.dumps(score.info.protocol | {"seeds": o.seeds}, separators=(",", ":"))
-    mark = {"weights": score.info.sha256[:16], "protocol": protocol}
     if o.quiet and total == 1 and o.output is None:
-        return _number(score, next(paths()))
-    progress = Progress(total, sys.stderr, shown=not (o.no_progress or o.quiet))
-    with output(o) as out:
-        counts = collections.Counter()
-        todo, kept = paths(), 0
-        if out.saved is not None:
-            kept = _check_kept(out, todo, mark, counts)
-        if not out.complete:
-            for found in _scored(score, todo, o, kept):
-                out.add(table.row_of(found, mark))
-                counts[found.error] += 1
-                progress.show(counts, kept)
-            out.finish()
-    progress.end(counts, kept, o.output)
-    return OK if set(counts) <= {""} else SOME_FAILED
+        return _print_number(scorer, next(_paths(o, listed)))
+    return _write_rows(scorer, _paths(o, listed), total, o)
 
 
-def load(o: argparse.Namespace):
-    """The scorer that the options ask for."""
+def _paths(o: argparse.Namespace, listed: list[str]) -> Iterator[str]:
+    """The paths of this shard, up to the limit."""
+    every = inputs.expand(o.inputs, column=o.column, listed=listed)
+    index, count = o.shard
+    return itertools.islice(every, index - 1, o.limit and o.limit * count, count)
+
+
+def load(o: argparse.Namespace) -> "Scorer":
+    """The scorer that the options ask for.
+
+    Raises:
+      WeightsError: there are no such weights, or they cannot score.
+      UsageError: another setting is impossible.
+    """
     from diffv2iqa_jax.pp import decode
-    from diffv2iqa_jax.scoring import scorer  # JAX takes a second; --help does not wait for it
+    from diffv2iqa_jax.scoring import scorer
 
     warnings.filterwarnings("ignore", module="PIL")  # a row says what became of a picture
     try:
-        chosen = {} if o.max_pixels is None else {"max_pixels": o.max_pixels}
+        limits = {} if o.max_pixels is None else {"max_pixels": o.max_pixels}
         reading = decode.Reading(
-            icc=o.icc, strict=o.strict, allow_truncated=o.allow_truncated, **chosen
+            icc=o.icc, strict=o.strict, allow_truncated=o.allow_truncated, **limits
         )
         settings = {key: getattr(o, key) for key in ("pp", "crops", "batch", "workers")}
         cache = o.jit_cache or None
         return scorer.load(
             o.weights, restorer=o.restorer, jit_cache=cache, reading=reading, **settings
         )
-    except ValueError as error:
-        if type(error) is ValueError:
-            raise UsageError(str(error)) from None
+    except WeightsError:
         raise
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
-def _number(score, path: str) -> int:
-    (found,) = score([path])
-    if found.error:
-        print(f"score: [{found.error}] {found.reason}", file=sys.stderr)
+def _print_number(scorer: "Scorer", path: str) -> int:
+    (score,) = scorer([path])
+    if score.error:
+        print(f"score: [{score.error}] {score.reason}", file=sys.stderr)
         return SOME_FAILED
-    print(f"{found.score:.6f}")
+    print(f"{score.score:.6f}")
     return OK
 
 
-def _scored(score, todo: Iterator[str], o: argparse.Namespace, kept: int) -> Iterator:
-    """The Score of each path, by chunks: see `table`."""
+def _write_rows(scorer: "Scorer", paths: Iterator[str], total: int, o: argparse.Namespace) -> int:
+    protocol = json.dumps(scorer.info.protocol | {"seeds": o.seeds}, separators=(",", ":"))
+    mark = {"weights": scorer.info.sha256[:16], "protocol": protocol}
+    progress = Progress(total, sys.stderr, shown=not (o.no_progress or o.quiet))
+    counts, kept = collections.Counter(), 0
+    with _destination(o) as destination:
+        if destination.table is not None:
+            kept = _check_kept(destination.table, paths, mark, counts)
+        if not destination.complete:
+            for score in _scores(scorer, paths, o, kept):
+                destination.add(output.row_of(score, mark))
+                counts[score.error] += 1
+                progress.show(counts, kept)
+            destination.finish()
+    progress.end(counts, kept, o.output)
+    return OK if set(counts) <= {""} else SOME_FAILED
+
+
+def _scores(
+    scorer: "Scorer", paths: Iterator[str], o: argparse.Namespace, kept: int
+) -> Iterator[Score]:
+    """The Score of each path, by chunks: see `output`."""
     number = kept
     if o.maps:
         from diffv2iqa_jax.scoring import maps
 
         os.makedirs(o.maps, exist_ok=True)
-    while chunk := list(itertools.islice(todo, table.CHUNK)):
-        score.forget()
-        for found in score(iter(chunk), seeds=o.seeds, details=bool(o.maps)):
-            if o.maps and not found.error:
+    while chunk := list(itertools.islice(paths, output.CHUNK)):
+        scorer.forget()
+        for score in scorer(iter(chunk), seeds=o.seeds, details=bool(o.maps)):
+            if o.maps and not score.error:
                 place = o.shard[0] - 1 + number * o.shard[1]
-                maps.write(o.maps, place, found.path, maps.strip(found))
+                maps.write(o.maps, place, score.path, maps.strip(score))
             number += 1
-            yield found
+            yield score
 
 
-def _check_kept(out, todo: Iterator[str], mark: dict, counts: collections.Counter) -> int:
-    """Refuses to go on with rows of other pictures, weights or protocol; returns how many."""
+def _check_kept(
+    table: output.Table, paths: Iterator[str], mark: dict[str, str], counts: collections.Counter
+) -> int:
+    """Counts the rows that a killed run left, and takes as many paths.
+
+    Raises:
+      UsageError: the rows are of other pictures, weights or another protocol.
+    """
     kept = 0
-    for row in out.saved.rows():
-        path = next(todo, None)
-        want = out.saved.written(table.blank(path, mark))
+    for row in table.rows():
+        want = table.written(output.blank(next(paths, None), mark))
         for key in ("path", *mark):
             if row[key] != want[key]:
                 raise UsageError(
-                    f"{out.saved.path}: row {kept + 1} has {key} {row[key]!r} where this run has"
+                    f"{table.path}: row {kept + 1} has {key} {row[key]!r} where this run has"
                     f" {want[key]!r}; give the same inputs and options, or --overwrite"
                 )
         counts[row["error"] or ""] += 1
@@ -216,54 +241,69 @@ def _check_kept(out, todo: Iterator[str], mark: dict, counts: collections.Counte
 
 
 @dataclasses.dataclass
-class Output:
+class Destination:
     """Where rows go.
 
     Attributes:
-      saved: the file, if it is one.
-      complete: nothing is to be done.
+      add: takes a row.
+      finish: called after the last row.
+      table: the file; None for stdout.
+      complete: the file is complete, and no rows are to be added.
     """
 
     add: Callable[[dict], None]
     finish: Callable[[], None]
-    saved: table.Table | None = None
+    table: output.Table | None = None
     complete: bool = False
 
 
 @contextmanager
-def output(o: argparse.Namespace) -> Iterator[Output]:
-    """The file, or stdout; left as it is when something goes wrong."""
+def _destination(o: argparse.Namespace) -> Iterator[Destination]:
+    """The file, or stdout; where something goes wrong, rows written so far stay."""
     if o.output is None:
-        put = lambda text: sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
 
-        def add(row: dict) -> None:
-            put(table.text_of(row, o.format, o.csv_safe))
+        def put(text: str) -> None:
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
             sys.stdout.flush()
 
-        put(table.header(o.format))
-        yield Output(add, sys.stdout.flush)
+        put(output.header(o.format))
+        yield Destination(
+            add=lambda row: put(output.text_of(row, o.format, o.csv_safe)), finish=sys.stdout.flush
+        )
         return
     options = {"resume": o.resume, "overwrite": o.overwrite, "safe": o.csv_safe}
-    saved = table.Table(o.output, format=o.format, **options)
+    table = output.Table(o.output, format=o.format, **options)
     try:
-        yield Output(saved.add, saved.finish, saved, saved.complete)
+        yield Destination(table.add, table.finish, table, table.complete)
     finally:
-        saved.leave()
+        table.leave()
 
 
 class Progress:
-    """A line on stderr: done, ok, failed, images a second, time left."""
+    """A line on stderr: how many are done, ok and failed, images a second, time left.
+
+    Args:
+      total: how many pictures there are.
+      stream: a terminal gets one line that changes; a file a line every ten seconds.
+      shown: False prints nothing.
+    """
 
     def __init__(self, total: int, stream: TextIO, *, shown: bool):
         self._total, self._stream, self._shown = total, stream, shown
-        self._start = self._said = time.monotonic()
+        self._start = self._shown_at = time.monotonic()
         self._live = stream.isatty()
 
     def show(self, counts: collections.Counter, kept: int) -> None:
+        """Prints the line, if the last one is old enough.
+
+        Args:
+          counts: rows by error code; "" counts scores.
+          kept: how many of them an earlier run wrote.
+        """
         now = time.monotonic()
-        if not self._shown or now - self._said < (0.5 if self._live else 10):
+        if not self._shown or now - self._shown_at < (0.5 if self._live else 10):
             return
-        self._said = now
+        self._shown_at = now
         done = sum(counts.values())
         speed = (done - kept) / max(now - self._start, 1e-9)
         left = time.strftime("%H:%M:%S", time.gmtime((self._total - done) / max(speed, 1e-9)))
@@ -271,6 +311,7 @@ class Progress:
         print(f"\r\x1b[K{line}" if self._live else line, end="" if self._live else "\n", **self._to)
 
     def end(self, counts: collections.Counter, kept: int, path: str | None) -> None:
+        """Prints the summary; `path` is the file of scores."""
         if not self._shown:
             return
         took = max(time.monotonic() - self._start, 1e-9)

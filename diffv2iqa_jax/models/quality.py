@@ -45,9 +45,12 @@ class QualityModel(nn.Module):
 
     @nn.compact
     def __call__(self, views: Views, *, train: bool = False) -> dict[str, jax.Array]:
-        """Returns score, score_NAME (B,), map_score_NAME and map_weight_NAME (B, h, w).
+        """Scores the images, and says what each branch contributed.
 
-        And parts (B, branches), whose sum is score.
+        Returns:
+          score (B,); for each branch score_NAME (B,), its own score, weight_NAME (B,), its weight
+          in the sum, map_score_NAME and map_weight_NAME (B, h, w), its patches' scores and
+          weights; and parts (B, branches), the weighted scores, whose sum is score.
         """
         self.check()
         tabs = None
@@ -63,7 +66,10 @@ class QualityModel(nn.Module):
             out |= {f"score_{name}": score, f"map_score_{name}": patches}
             out |= {f"map_weight_{name}": weights}
         w2 = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else self.w2
-        weight = lambda name: weight_of(name, self.branches, w2)
-        parts = [weight(name) * out[f"score_{name}"] for name in self.branches]
+        parts = []
+        for name in self.branches:
+            score, weight = out[f"score_{name}"], weight_of(name, self.branches, w2)
+            parts.append(weight * score)
+            out[f"weight_{name}"] = jnp.full_like(score, weight)
         out["parts"] = jnp.stack(parts, axis=1)
         return out | {"score": out["parts"].sum(1)}

@@ -1,4 +1,4 @@
-"""Which pictures are meant: files, folders, globs, lists; always in the same order."""
+"""Which pictures to score: files, folders, globs and lists, always in the same order."""
 
 import csv
 import difflib
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 
 from diffv2iqa_jax.errors import UsageError
 
-# In folders other files are passed over. What we cannot read but is a picture gets its row.
+# Files of a folder that get a row; others are passed over. The second list holds pictures that we
+# do not read: their rows say so.
 PICTURES = ".jpg .jpeg .jpe .mpo .png .apng .webp .bmp .tif .tiff .gif".split()
 OTHERS = ".heic .heif .avif .jxl .jp2 .j2k".split()
 SUFFIXES = {*PICTURES, *OTHERS}
@@ -16,14 +17,15 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def expand(inputs: Iterable[str], *, column: str = "", listed: Iterable[str] = ()) -> Iterator[str]:
-    """The path of each picture.
+    """Yields the path of each picture, input by input.
 
-    Folders are read through, names in order, links to folders left alone. A path that is not
-    there comes out as it is, so that it gets its row too.
+    A folder yields the pictures in it and in its folders, sorted by name; links to folders are
+    not followed. A path that does not exist comes out too, so that it gets a row.
 
     Args:
-      inputs: files, folders, glob patterns, "-" for `listed`, or tables where `column` is set.
+      inputs: files, folders, glob patterns, "-" for `listed`, or tables if `column` is set.
       column: the column of .csv and .tsv inputs that holds paths, relative to the table.
+      listed: the paths that "-" stands for.
 
     Raises:
       UsageError: a table cannot be read or lacks the column.
@@ -32,19 +34,20 @@ def expand(inputs: Iterable[str], *, column: str = "", listed: Iterable[str] = (
         if name == "-":
             yield from listed
         elif column and os.path.splitext(name)[1].lower() in DELIMITERS:
-            yield from _of_table(name, column)
+            yield from _in_table(name, column)
         elif os.path.isdir(name):
-            yield from _of_folder(name)
+            yield from _in_folder(name)
         elif not os.path.lexists(name) and glob.has_magic(name):
-            found = sorted(glob.glob(name, recursive=True))
-            for path in found or [name]:
-                inside = os.path.isdir(path) and "**" not in name
-                yield from _of_folder(path) if inside else [path] * (not os.path.isdir(path))
+            for path in sorted(glob.glob(name, recursive=True)) or [name]:
+                if not os.path.isdir(path):
+                    yield path
+                elif "**" not in name:  # which has matched what is in the folder already
+                    yield from _in_folder(path)
         else:
             yield name
 
 
-def _of_folder(folder: str) -> Iterator[str]:
+def _in_folder(folder: str) -> Iterator[str]:
     try:
         names = sorted(os.listdir(folder))
     except OSError:
@@ -54,12 +57,12 @@ def _of_folder(folder: str) -> Iterator[str]:
         path = os.path.join(folder, name)
         if os.path.isdir(path):
             if not os.path.islink(path):
-                yield from _of_folder(path)
+                yield from _in_folder(path)
         elif os.path.splitext(name)[1].lower() in SUFFIXES:
             yield path
 
 
-def _of_table(path: str, column: str) -> Iterator[str]:
+def _in_table(path: str, column: str) -> Iterator[str]:
     delimiter = DELIMITERS[os.path.splitext(path)[1].lower()]
     try:
         with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
@@ -74,12 +77,12 @@ def _of_table(path: str, column: str) -> Iterator[str]:
 
 
 def lines(data: bytes, *, null: bool = False) -> list[str]:
-    """The paths of a list: one a line, or between zero bytes, as `find -print0` writes."""
-    parts = data.split(b"\0") if null else data.splitlines()
-    return [os.fsdecode(part) for part in parts if part]
+    """The paths in a list: one a line, or with `null` each ended by a zero byte (find -print0)."""
+    paths = data.split(b"\0") if null else data.splitlines()
+    return [os.fsdecode(path) for path in paths if path]
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is none of the known."""
+    """The end of a complaint about a name that is none of the known: the nearest, or all."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; there are {sorted(known)}"

@@ -1,4 +1,4 @@
-"""A strip of a scored picture: itself, its restoration, the noisy states, the map of quality."""
+"""Draws a scored picture as a strip: itself, its restoration, noisy states, a map of quality."""
 
 import os
 import re
@@ -7,23 +7,26 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from diffv2iqa_jax.scoring.result import Score
+
 HEIGHT = 512  # pixels; higher strips are scaled down
-GAP = 4
+GAP = 4  # pixels between panels
 WHITE = 255
 # Purple, blue, teal, green, yellow: rises in lightness, so it reads in grey and without red.
 COLOURS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)])
 
 
-def strip(score) -> np.ndarray:
-    """The panels of a `scorer.Score` with details side by side, (h, w, 3) uint8."""
+def strip(score: Score) -> np.ndarray:
+    """The panels of a Score with details side by side, (h, w, 3) uint8."""
     panels = list(_panels(score))
-    high = panels[0].shape[0]
-    gap = np.full((high, GAP, 3), WHITE, np.uint8)
-    row = np.concatenate([x for panel in panels for x in (panel, gap)][:-1], axis=1)
-    if high <= HEIGHT:
-        return row
-    size = (max(1, row.shape[1] * HEIGHT // high), HEIGHT)
-    return np.asarray(Image.fromarray(row).resize(size, Image.Resampling.BOX))
+    height = panels[0].shape[0]
+    gap = np.full((height, GAP, 3), WHITE, np.uint8)
+    spaced = [x for panel in panels for x in (panel, gap)][:-1]
+    strip_HWC = np.concatenate(spaced, axis=1)
+    if height <= HEIGHT:
+        return strip_HWC
+    size = (max(1, strip_HWC.shape[1] * HEIGHT // height), HEIGHT)
+    return np.asarray(Image.fromarray(strip_HWC).resize(size, Image.Resampling.BOX))
 
 
 def write(folder: str, number: int, path: str | None, strip_HWC: np.ndarray) -> str:
@@ -36,49 +39,46 @@ def write(folder: str, number: int, path: str | None, strip_HWC: np.ndarray) -> 
     return name
 
 
-def _panels(score) -> Iterator[np.ndarray]:
+def _panels(score: Score) -> Iterator[np.ndarray]:
     for view in range(score.views.shape[1]):
-        yield _bytes(_assembled(score.views[:, view], score.corners))
+        yield _to_bytes(_assembled(score.views[:, view], score.corners))
     if score.branches:
         yield _coloured(_assembled(_quality(score), score.corners)[..., 0])
 
 
-def _quality(score) -> np.ndarray:
-    """Patch scores of the branches, added up as their scores are: (crops, h, w, 1)."""
-    difference = score.branches.get("difference", 0.0)
-    others = sum(score.branches.values()) - difference
-    # score = S1 + w2 S2, but nothing here says what w2 was set to or learned.
-    weights = {"difference": (score.score - others) / difference} if difference else {}
+def _quality(score: Score) -> np.ndarray:
+    """The branches' patch scores, added up as the score adds the branches: (crops, h, w, 1)."""
     size = score.views.shape[2:4]
-    enlarged = {name: _enlarged(score.maps[f"score_{name}"], size) for name in score.branches}
-    return sum(weights.get(name, 1.0) * part for name, part in enlarged.items())
+    return sum(
+        weight * _enlarged(score.maps[f"score_{name}"], size)
+        for name, weight in score.branch_weights.items()
+    )
 
 
-def _assembled(parts_KHWC: np.ndarray, corners_K2: np.ndarray) -> np.ndarray:
-    """Parts put where they are from, averaged where they overlap; NaN where none is."""
-    h, w, channels = parts_KHWC.shape[1:]
-    high, wide = corners_K2.max(0) + (h, w)
-    total, count = np.zeros((high, wide, channels)), np.zeros((high, wide, 1))
-    for part, (top, left) in zip(parts_KHWC, corners_K2, strict=True):
-        total[top : top + h, left : left + w] += part
+def _assembled(crops_KHWC: np.ndarray, corners_K2: np.ndarray) -> np.ndarray:
+    """Crops put where they are from, averaged where they overlap; NaN where there is none."""
+    h, w, channels = crops_KHWC.shape[1:]
+    height, width = corners_K2.max(0) + (h, w)
+    total, count = np.zeros((height, width, channels)), np.zeros((height, width, 1))
+    for crop, (top, left) in zip(crops_KHWC, corners_K2, strict=True):
+        total[top : top + h, left : left + w] += crop
         count[top : top + h, left : left + w] += 1
     return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
 def _enlarged(patches_KHW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Each patch's score all over it: (crops, h, w, 1)."""
-    scaled = lambda x: Image.fromarray(x.astype(np.float32)).resize(
-        size[::-1], Image.Resampling.BOX
-    )
-    return np.stack([np.asarray(scaled(x)) for x in patches_KHW])[..., None]
+    """Each patch's score all over the patch: (crops, h, w, 1)."""
+    images = [Image.fromarray(patches.astype(np.float32)) for patches in patches_KHW]
+    enlarged = [image.resize(size[::-1], Image.Resampling.BOX) for image in images]
+    return np.stack([np.asarray(image) for image in enlarged])[..., None]
 
 
 def _coloured(quality_HW: np.ndarray) -> np.ndarray:
-    """Quality 0..1 in COLOURS; white where it is not known."""
+    """Quality in [0, 1] as COLOURS, (H, W, 3) uint8; white where it is NaN."""
     place = np.clip(quality_HW, 0, 1) * (len(COLOURS) - 1)
     channels = [np.interp(place, np.arange(len(COLOURS)), COLOURS[:, c]) for c in range(3)]
-    return _bytes(np.stack(channels, -1))
+    return _to_bytes(np.stack(channels, -1))
 
 
-def _bytes(x: np.ndarray) -> np.ndarray:
+def _to_bytes(x: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(x), WHITE, np.rint(x)).astype(np.uint8)

@@ -1,8 +1,8 @@
-"""The file of scores: a row for each picture, in order; killed and resumed, it ends the same.
+"""The file of scores: one row for each picture, in order.
 
-Rows go to FILE.part, which becomes FILE when it is complete. Batches never reach across a
-multiple of CHUNK rows, and a resumed run starts at one: so each of its batches is the very one
-that an undisturbed run has, and its file is the same to the last byte.
+Rows go to FILE.part, which is renamed to FILE when it is complete. A run that was killed can be
+resumed, and its file ends up the same to the last byte: no batch reaches across a multiple of CHUNK
+rows, and a resumed run starts at such a multiple, so its batches are those of an undisturbed run.
 """
 
 import csv
@@ -10,16 +10,17 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from diffv2iqa_jax.errors import UsageError
+from diffv2iqa_jax.scoring.result import Score
 
 try:
     import fcntl
-except ImportError:  # no such locks on Windows
+except ImportError:  # Windows has no such locks
     fcntl = None
 
-CHUNK = 64
+CHUNK = 64  # rows
 COLUMNS = (
     "path score score_mos score_guidance score_difference spread width height n_crops status error"
     " reason flags weights protocol"
@@ -28,8 +29,12 @@ FORMATS = ("csv", "jsonl")
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
-def row_of(score, mark: dict[str, str]) -> dict[str, Any]:
-    """A `scorer.Score` as a row; values that are not there are None."""
+def row_of(score: Score, mark: dict[str, str]) -> dict[str, Any]:
+    """A Score as a row, by COLUMNS; what it lacks is None.
+
+    Args:
+      mark: weights and protocol, the same for all rows of a file.
+    """
     return {
         "path": score.path,
         "score": score.score,
@@ -49,31 +54,32 @@ def row_of(score, mark: dict[str, str]) -> dict[str, Any]:
 
 
 def blank(path: str | None, mark: dict[str, str]) -> dict[str, Any]:
-    """A row that only tells which picture, weights and protocol it is of."""
+    """A row with nothing but the picture, the weights and the protocol."""
     return {**dict.fromkeys(COLUMNS), "path": path, **mark}
 
 
 def header(format: str) -> str:
+    """The text before the first row."""
     return _csv(COLUMNS) if format == "csv" else ""
 
 
 def text_of(row: dict[str, Any], format: str, safe: bool) -> str:
-    """The row as it stands in the file.
+    """The row as it stands in the file; numbers have six decimals.
 
     Args:
-      safe: keep spreadsheets from taking a cell for a formula.
+      safe: put a quote before cells that a spreadsheet would take for a formula.
     """
-    plain = {k: f"{x:.6f}" if isinstance(x, float) else x for k, x in row.items()}
+    rounded = {k: f"{x:.6f}" if isinstance(x, float) else x for k, x in row.items()}
     if format == "jsonl":
-        numbers = {k: float(plain[k]) if isinstance(x, float) else x for k, x in row.items()}
+        numbers = {k: float(rounded[k]) if isinstance(x, float) else x for k, x in row.items()}
         return json.dumps(numbers, allow_nan=False) + "\n"
-    cells = ["" if plain[k] is None else str(plain[k]) for k in COLUMNS]
+    cells = ["" if rounded[k] is None else str(rounded[k]) for k in COLUMNS]
     if safe:
-        cells = [f"'{x}" if x[:1] in "=+-@\t\r" and x and not _number(x) else x for x in cells]
+        cells = [f"'{x}" if x[:1] in "=+-@\t\r" and x and not _is_number(x) else x for x in cells]
     return _csv(cells)
 
 
-def _number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return text.lstrip("-").replace(".", "", 1).isdigit()
 
 
@@ -84,18 +90,18 @@ def _csv(cells: list[str]) -> str:
 
 
 class Table:
-    """Rows on their way to a file.
+    """Writes rows to a file.
 
     Args:
-      path: the file; its suffix says nothing.
+      path: the file; its name does not decide the format.
       format: one of FORMATS.
-      resume: go on with what a killed run left; a complete file is taken as it is.
+      resume: keep what a killed run left; leave a complete file as it is.
       overwrite: replace what is there.
       safe: see `text_of`.
 
     Attributes:
-      complete: the file is there, and `resume` asks for no more.
-      kept: rows that a killed run left, up to a multiple of CHUNK.
+      complete: the file is there, and `resume` leaves it as it is.
+      kept: how many rows of a killed run are kept, a multiple of CHUNK.
 
     Raises:
       UsageError: the file is there, another process writes it, or it cannot be written.
@@ -136,16 +142,17 @@ class Table:
             raise UsageError(f"{self._part}: another process is writing it") from None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """What is in the file so far."""
+        """The rows in the file so far."""
         with open(self.path if self.complete else self._part, **TEXT) as file:
             yield from read(file, self._format)
 
     def written(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row as `rows` gives it back."""
+        """The row as `rows` will read it: what is None may come back as ""."""
         text = text_of(row, self._format, self._safe)
         return next(read(io.StringIO(header(self._format) + text, newline=""), self._format))
 
     def add(self, row: dict[str, Any]) -> None:
+        """Appends a row; a kill after this does not lose it."""
         self._write(text_of(row, self._format, self._safe))
 
     def _write(self, text: str) -> None:
@@ -153,12 +160,13 @@ class Table:
         self._file.flush()
 
     def finish(self) -> None:
+        """Gives the complete file its name."""
         os.fsync(self._file.fileno())
         os.replace(self._part, self.path)
         self._file.close()
 
     def leave(self) -> None:
-        """Closes the file; what is unfinished can be resumed."""
+        """Closes the file; an unfinished one can be resumed."""
         if not self.complete:
             self._file.close()
 
@@ -172,8 +180,8 @@ def read(file: TextIO, format: str) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def whole_rows(file: Any, format: str) -> tuple[int, int]:
-    """How many rows, in whole chunks, a killed run left, and where they end in the file."""
+def whole_rows(file: BinaryIO, format: str) -> tuple[int, int]:
+    """How many rows of a killed run can be kept, in whole chunks, and at which byte they end."""
     file.seek(0)
     kept = (0, 0)
     count, end, quotes = -1 if format == "csv" else 0, 0, 0  # the header is no row

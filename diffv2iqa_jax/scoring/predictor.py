@@ -1,7 +1,9 @@
-"""What scoring needs of weights, wherever they lie: packaged, a run's folder, a converted file.
+"""Weights with what scoring needs to know of them: the predictor.
 
-A file of ours that scores has a card of kind "diffv2iqa" (see `pack`), or is one that `convert`
-made of a published model: "maniqa", "vcrnet", or "diffv2iqa_release" with a restorer beside it.
+Weights come from the package, from a run's folder or from a .safetensors file with its card. The
+card's kind says how they score: "diffv2iqa" is a model trained here (see `pack`); "maniqa",
+"vcrnet" and "diffv2iqa_release" are published models that `convert` has converted, the last of
+which needs the restorer of a stage-1 run beside it.
 """
 
 import dataclasses
@@ -11,6 +13,7 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -19,30 +22,27 @@ from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import saved
-from diffv2iqa_jax.training.saved import digest, shapes
+from diffv2iqa_jax.training.saved import shapes
 from diffv2iqa_jax.types import Batch, Params, Restorer, Views, Weights
 from diffv2iqa_jax.weights import files, published
 
 STARTER = pathlib.Path(__file__).parents[1] / "weights" / "starter.safetensors"
-
-
-PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
-
-
-KIND = "diffv2iqa"
+PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")  # formats that may run code when opened
+KIND = "diffv2iqa"  # of a model trained here
+RELEASE = "diffv2iqa_release"
 
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What has to be known of a score.
+    """What a reader must know to make sense of a score.
 
     Attributes:
-      name: of the weights, as they were asked for.
-      kind: of net.
-      range: of the score where training aimed at one, (0, 1); None: unbounded.
+      name: the weights as the user named them.
+      kind: the kind of model, see the module.
+      range: (0, 1) if training aimed at it; None if the score has no bounds.
       direction: "higher is better", or what is known.
-      scale: of the data set it was trained on: name, low, high, higher_better; {}: unknown.
-      data: what it was trained on.
+      scale: of the data set it learned from: name, low, high, higher_better; {} if unknown.
+      data: what it learned from.
       protocol: how pictures are looked at; whoever reports a number reports this with it.
       licence: of the weights.
       sha256: of the file, or of a run's arrays.
@@ -59,22 +59,33 @@ class Info:
     sha256: str
 
 
-class Judge(NamedTuple):
-    """Attributes:
-    weights: on the host.
-    views: (weights, batch with image and content) -> Views; those that a batch carries are
-      taken, see `restorers.cached`.
-    score: (weights, Views) -> score, score_NAME (B,), map_score_NAME and map_weight_NAME.
-    restores: whether `views` makes any, of its noise.
-    stored: what views are rounded to, one of `pixels.STORED`.
-    whole: restore whole pictures and cut the views, rather than restoring each crop.
-    pp: the test pipeline.
-    card: of a net of ours, what `pack` keeps: settings (of `tasks.quality`), size, pp, whole.
+ViewsOf = Callable[[Weights, Batch], Views]
+ScoresOf = Callable[[Weights, Views], dict[str, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+    """Weights, and the pure functions that score with them.
+
+    Attributes:
+      weights: arrays on the host.
+      views: (weights, batch with image and content) -> Views; takes the views that the batch
+        already holds.
+      score: (weights, Views) -> dict of score (B,) and, for each branch of a model that has some,
+        score_NAME and weight_NAME (B,), map_score_NAME and map_weight_NAME (B, h, w).
+      restores: the model looks at restored views, which depend on the picture's noise.
+      stored: dtype that views are rounded to between restoring and scoring, as an evaluation
+        stores them; one of `pixels.STORED`.
+      whole: restore whole pictures and crop their views; else restore each crop by itself.
+      pp: the test pipeline, which crops a picture.
+      info: what the scores mean.
+      card: of a model trained here, what `pack` keeps: settings (of `tasks.quality`), size, pp,
+        whole; None for a converted one.
     """
 
     weights: Weights
-    views: Callable[[Weights, Batch], Views]
-    score: Callable[[Weights, Views], dict[str, jax.Array]]
+    views: ViewsOf
+    score: ScoresOf
     restores: bool
     stored: str
     whole: bool
@@ -83,16 +94,16 @@ class Judge(NamedTuple):
     card: dict[str, Any] | None = None
 
 
-def load(name: str, *, restorer: str | None = None) -> Judge:
-    """The judge of this name.
+def load(name: str, *, restorer: str | None = None) -> Predictor:
+    """Loads a predictor.
 
     Args:
-      name: "starter"; a stage-2 run's folder, or that of a run of both stages; or a file
-        .safetensors with its card.
+      name: "starter"; the folder of a stage-2 run, or of a run of both stages; or a .safetensors
+        file with its card beside it.
       restorer: the folder of a stage-1 run, for a converted model that comes without one.
 
     Raises:
-      WeightsError: one line.
+      WeightsError: there are no such weights, or they cannot score; one line.
     """
     path = STARTER if name == "starter" else pathlib.Path(name).expanduser()
     if name == "starter" and not path.exists():
@@ -106,20 +117,39 @@ def load(name: str, *, restorer: str | None = None) -> Judge:
         raise WeightsError(f"{name}: no such file or folder; name one, or 'starter'")
     try:
         if not path.is_dir():
-            return _of_file(name, path, restorer)
+            return _load_file(name, path, restorer)
         if restorer is not None:
             raise WeightsError(f"{name}: is a run, which has its own restorer; name no other")
-        return _of_run(name, path)
+        return _load_run(name, path)
+    except WeightsError:
+        raise
     except (ValueError, OSError, KeyError, TypeError) as error:
-        if isinstance(error, WeightsError):
-            raise
         raise WeightsError(" ".join(f"{name}: {error}".split())) from error
 
 
-def _of_run(name: str, folder: pathlib.Path) -> Judge:
+def pack(predictor: Predictor, path: str, *, dtype: str = "float32", **facts: Any) -> None:
+    """Writes the weights of a run as one file with a card, which `load` reads.
+
+    Args:
+      dtype: of the weights in the file; "float16" halves it, and its scores differ a little.
+      facts: for the card, beside or instead of data, scale and licence.
+
+    Raises:
+      WeightsError: the model was not trained here.
+    """
+    info = predictor.info
+    if predictor.card is None:
+        raise WeightsError(f"{info.name}: only our own runs are packed; keep that file")
+    card = {"kind": KIND, **predictor.card}
+    card |= {"data": info.data, "scale": info.scale, "licence": info.licence, **facts}
+    files.save(path, predictor.weights, card, dtype=dtype)
+
+
+def _load_run(name: str, folder: pathlib.Path) -> Predictor:
+    """The newest checkpoint of a stage-2 run; of a run of both stages, that of its second."""
     if not (folder / "checkpoints").is_dir() and (folder / "quality" / "checkpoints").is_dir():
         folder = folder / "quality"
-    config, weights, step = _of_task(folder, "quality")
+    config, weights, step = _checkpoint(folder, task="quality")
     data, origin = config["data"], config.get("restorer_from", {})
     card = {
         "settings": stages.settings(config),
@@ -127,113 +157,121 @@ def _of_run(name: str, folder: pathlib.Path) -> Judge:
         "pp": data["pp_test"].format(size=data["size"]),
         "whole": bool(origin) and origin.get("cached", True),
         "data": f"{data['name']}, split {data['split']}, {step} steps",
-        "scale": _scale(folder),
+        "scale": _scale_of_data(folder),
         "licence": "",
-        "sha256": digest(weights),
+        "sha256": files.sha256_of_weights(weights),
     }
-    return _ours(name, weights, card)
+    return _trained_here(name, weights, card)
 
 
-def _scale(folder: pathlib.Path) -> dict:
-    """The scale of the run's data set, where its results tell."""
+def _checkpoint(folder: pathlib.Path, *, task: str) -> tuple[dict, Weights, int]:
+    """Configuration, weights and step, see `saved.load`; refuses a run of another task."""
+    config, weights, step = saved.load(str(folder))
+    if config["task"] != task:
+        raise WeightsError(f"{folder}: is a {config['task']} run; name one of task {task!r}")
+    return config, weights, step
+
+
+def _scale_of_data(folder: pathlib.Path) -> dict[str, Any]:
+    """The scale of the run's data set, if its results tell; else {}."""
     path = folder / "results.json"
-    told = json.loads(path.read_text()).get("protocol", {}) if path.exists() else {}
-    if "scale" not in told:
+    protocol = json.loads(path.read_text()).get("protocol", {}) if path.exists() else {}
+    if "scale" not in protocol:
         return {}
-    low, high = told["scale"]
-    up = told.get("higher_is_better", True)
-    return {"name": told.get("name", ""), "low": low, "high": high, "higher_better": up}
+    low, high = protocol["scale"]
+    higher_better = protocol.get("higher_is_better", True)
+    return {
+        "name": protocol.get("name", ""),
+        "low": low,
+        "high": high,
+        "higher_better": higher_better,
+    }
 
 
-def _of_task(folder: pathlib.Path, task: str) -> tuple[dict, Weights, int]:
-    """As `saved`, of a run of this task."""
-    found = saved.load(str(folder))
-    if found[0]["task"] != task:
-        raise WeightsError(f"{folder}: is a {found[0]['task']} run; name one of task {task!r}")
-    return found
-
-
-def _of_file(name: str, path: pathlib.Path, restorer: str | None) -> Judge:
+def _load_file(name: str, path: pathlib.Path, restorer_run: str | None) -> Predictor:
     weights, card = files.load(path)
     weights = jax.tree.map(lambda x: np.asarray(x, np.float32), weights)
     kind = card.get("kind")
     if kind != KIND and kind not in CONVERTED:
         known = [KIND, *CONVERTED]
         raise WeightsError(f"{name}: is a {kind!r}, which gives no scores; {known} do")
-    if restorer is not None and kind != "diffv2iqa_release":
+    if restorer_run is not None and kind != RELEASE:
         raise WeightsError(f"{name}: is a {kind!r}, which takes no other restorer")
-    if name != "starter":  # whose tests have done it: it takes a second
+    if name != "starter":  # whose tests have checked it: this takes a second
         settings = {"task": "quality", **card["settings"]}
         like = shapes(settings, card["size"]) if kind == KIND else published.like(card)
         weights = files.fit(kind, files.Renamed(files.flatten(weights), [], []), like)
     if kind == KIND:
-        return _ours(name, weights, card)
-    if kind == "diffv2iqa_release":
-        return _release(name, weights, card, restorer)
-    whole = Weights(
-        {"restorer": {}, "quality": weights.params}, {"restorer": {}, "quality": weights.stats}
+        return _trained_here(name, weights, card)
+    if kind == RELEASE:
+        return _converted_release(name, weights, card, restorer_run)
+    return _converted_without_restorer(name, weights, card)
+
+
+def _converted_without_restorer(name: str, weights: Weights, card: dict) -> Predictor:
+    """A published model that looks at the picture alone: MANIQA, VCRNet."""
+    net = CONVERTED[card["kind"]]
+    pp = f"grid({net.crop_size(card['settings'])})"
+    return Predictor(
+        weights=_joined(Weights({}, {}), weights),
+        views=_views_by(restorers.none()),
+        score=functools.partial(net.score, published.module(card), card["normalise"]),
+        restores=False,
+        stored="float32",
+        whole=False,
+        pp=pp,
+        info=_info(name, card, pp, {"views": "none"}),
     )
-    net = CONVERTED[kind]
-    pp = f"grid({net.size(card['settings'])})"
-    score = functools.partial(net.score, published.module(card), card["normalise"])
-    info = _info(name, kind, card, pp, {"views": "none"})
-    return Judge(whole, _views(restorers.none()), score, False, "float32", False, pp, info)
 
 
-def _ours(name: str, weights: Weights, card: dict) -> Judge:
-    settings = card["settings"]
-    restorer, net = restorers.make(**settings["restorer"]), QualityModel(**settings["model"])
-    score = functools.partial(_quality, net, None)
-    made = _restoring(name, KIND, weights, card, restorer, settings["restorer"], score)
-    return made._replace(card={key: card[key] for key in ("settings", "size", "pp", "whole")})
-
-
-def _release(name: str, weights: Weights, card: dict, run: str | None) -> Judge:
+def _converted_release(name: str, weights: Weights, card: dict, run: str | None) -> Predictor:
+    """The published DiffV2IQA, with the restorer of a stage-1 run."""
     if run is None:
         raise WeightsError(f"{name}: comes without a restorer; name a stage-1 run's folder as it")
-    config, first, _ = _of_task(pathlib.Path(run), "restoration")
-    restorer = config["restorer"]
-    both = Weights(
-        {"restorer": first.params, "quality": weights.params},
-        {"restorer": first.stats, "quality": weights.stats},
-    )
+    config, restorer_weights, _ = _checkpoint(pathlib.Path(run), task="restoration")
     card = {**card, "whole": True, "pp": f"grid({_vit_size(card['settings'])})"}
-    score = functools.partial(_quality, published.module(card), card["normalise"])
-    made = restorers.make(**restorer)
-    return _restoring(name, card["kind"], both, card, made, restorer, score)
+    score = functools.partial(_score_by_branches, published.module(card), card["normalise"])
+    return _with_restorer(name, _joined(restorer_weights, weights), card, config["restorer"], score)
 
 
-def _restoring(name, kind, weights, card, restorer: Restorer, settings: dict, score) -> Judge:
+def _trained_here(name: str, weights: Weights, card: dict) -> Predictor:
+    settings = card["settings"]
+    score = functools.partial(_score_by_branches, QualityModel(**settings["model"]), None)
+    predictor = _with_restorer(name, weights, {**card, "kind": KIND}, settings["restorer"], score)
+    packed = {key: card[key] for key in ("settings", "size", "pp", "whole")}
+    return dataclasses.replace(predictor, card=packed)
+
+
+def _with_restorer(
+    name: str, weights: Weights, card: dict, settings: dict, score: ScoresOf
+) -> Predictor:
+    """A predictor that looks at what the restorer of these settings makes of a picture."""
     restores = settings["kind"] != "none"
     facts = {"views": ("whole" if card["whole"] else "crop") if restores else "none"}
     if restores:
         # An autoencoder restores in one pass.
         steps = settings.get("sampling", {}).get("steps", 1)
         facts |= {"steps": steps, "seed": settings["seed"]}
-    stored = settings.get("views_dtype", "float32")
-    info = _info(name, kind, card, card["pp"], facts)
-    whole = restores and card["whole"]
-    return Judge(weights, _views(restorer), score, restores, stored, whole, card["pp"], info)
+    return Predictor(
+        weights=weights,
+        views=_views_by(restorers.make(**settings)),
+        score=score,
+        restores=restores,
+        stored=settings.get("views_dtype", "float32"),
+        whole=restores and card["whole"],
+        pp=card["pp"],
+        info=_info(name, card, card["pp"], facts),
+    )
 
 
-def _part(weights: Weights, name: str) -> Weights:
-    """The restorer's or the branches' part; a file does not keep that one of them is empty."""
-    return Weights(weights.params.get(name, {}), weights.stats.get(name, {}))
-
-
-def _views(restorer: Restorer) -> Callable[[Weights, Batch], Views]:
-    made = restorers.cached(restorer)
-    return lambda weights, batch: made.views(_part(weights, "restorer"), batch)
-
-
-def _info(name: str, kind: str, card: dict, pp: str, facts: dict) -> Info:
-    trained = kind == KIND
+def _info(name: str, card: dict, pp: str, facts: dict) -> Info:
+    trained_here = card["kind"] == KIND
     source = card.get("source", {}).get("file", "")
     return Info(
         name=name,
-        kind=kind,
-        range=(0.0, 1.0) if trained else None,
-        direction="higher is better" if trained else "as its labels were",
+        kind=card["kind"],
+        range=(0.0, 1.0) if trained_here else None,
+        direction="higher is better" if trained_here else "as its labels were",
         scale=card.get("scale") or {},
         data=card.get("data", f"unknown: converted from {source}"),
         protocol={"pp": pp, **facts},
@@ -242,21 +280,30 @@ def _info(name: str, kind: str, card: dict, pp: str, facts: dict) -> Info:
     )
 
 
-def pack(judge: Judge, path: str, *, dtype: str = "float32", **facts) -> None:
-    """Writes the weights of a run as one file with a card, which `load` reads.
+def _joined(restorer: Weights, quality: Weights) -> Weights:
+    """Weights of both stages in one, by the names that stage 2 gives them."""
+    params = {"restorer": restorer.params, "quality": quality.params}
+    return Weights(params, {"restorer": restorer.stats, "quality": quality.stats})
 
-    Args:
-      dtype: what the weights are kept in; "float16" halves the file, at a loss of accuracy.
-      facts: of the card: data, scale, licence and what else is worth saying.
 
-    Raises:
-      WeightsError: it is no net of ours.
-    """
-    if judge.card is None:
-        raise WeightsError(f"{judge.info.name}: only our own runs are packed; keep that file")
-    card = {"kind": KIND, **judge.card}
-    known = {key: getattr(judge.info, key) for key in ("data", "scale", "licence")}
-    files.save(path, judge.weights, {**card, **known, **facts}, dtype=dtype)
+def _weights_of(stage: str, weights: Weights) -> Weights:
+    """Those of the "restorer" or of the "quality" model; a file leaves out an empty one."""
+    return Weights(weights.params.get(stage, {}), weights.stats.get(stage, {}))
+
+
+def _views_by(restorer: Restorer) -> ViewsOf:
+    restorer = restorers.cached(restorer)
+
+    def views(weights: Weights, batch: Batch) -> Views:
+        return restorer.views(_weights_of("restorer", weights), batch)
+
+    return views
+
+
+def _variables(weights: Weights) -> Params:
+    """The quality model's weights as Flax wants them."""
+    quality = _weights_of("quality", weights)
+    return {"params": quality.params, "batch_stats": quality.stats}
 
 
 def _normalised(image: jax.Array, normalise: dict | None) -> jax.Array:
@@ -266,16 +313,15 @@ def _normalised(image: jax.Array, normalise: dict | None) -> jax.Array:
     return pixels.standardise(image, normalise["mean"], normalise["std"])
 
 
-def _variables(weights: Weights) -> Params:
-    part = _part(weights, "quality")
-    return {"params": part.params, "batch_stats": part.stats}
-
-
-def _quality(net, normalise, weights: Weights, views: Views) -> dict[str, jax.Array]:
+def _score_by_branches(
+    net: nn.Module, normalise: dict | None, weights: Weights, views: Views
+) -> dict[str, jax.Array]:
     return net.apply(_variables(weights), Views(_normalised(views.image_BVHWC, normalise)))
 
 
-def _vcrnet(net, normalise, weights: Weights, views: Views) -> dict[str, jax.Array]:
+def _score_by_vcrnet(
+    net: nn.Module, normalise: dict | None, weights: Weights, views: Views
+) -> dict[str, jax.Array]:
     score, _ = net.apply(_variables(weights), _normalised(views.image_BVHWC[:, 0], normalise))
     return {"score": score}
 
@@ -285,14 +331,19 @@ def _vit_size(settings: dict) -> int:
 
 
 class Converted(NamedTuple):
-    """How a published net scores: (net, normalise, weights, Views) -> scores; size of a crop."""
+    """How a published model scores.
+
+    Attributes:
+      score: (net, normalise, weights, Views) -> scores, as `Predictor.score` gives them.
+      crop_size: settings -> side of the crops that it looks at, in pixels.
+    """
 
     score: Callable[..., dict[str, jax.Array]]
-    size: Callable[[dict], int]
+    crop_size: Callable[[dict], int]
 
 
 CONVERTED = {
-    "maniqa": Converted(_quality, _vit_size),
-    "vcrnet": Converted(_vcrnet, lambda settings: 224),
-    "diffv2iqa_release": Converted(_quality, _vit_size),
+    "maniqa": Converted(_score_by_branches, _vit_size),
+    "vcrnet": Converted(_score_by_vcrnet, lambda settings: 224),
+    RELEASE: Converted(_score_by_branches, _vit_size),
 }

@@ -1,16 +1,12 @@
 """Reads what a run has saved: its resolved configuration, its weights."""
 
-import hashlib
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffv2iqa_jax import rng
 from diffv2iqa_jax.tasks import stages
 from diffv2iqa_jax.tasks.example import example
 from diffv2iqa_jax.types import Weights
-from diffv2iqa_jax.weights import files
 
 
 def load(folder: str) -> tuple[dict, Weights, int]:
@@ -33,12 +29,3 @@ def shapes(config: dict, size: int) -> Weights:
     batch = jax.tree.map(jnp.asarray, example(size))
     task = stages.TASKS[config["task"]](**stages.settings(config))
     return jax.eval_shape(task.init, rng.stream(0, "init"), batch)
-
-
-def digest(weights: Weights) -> str:
-    """SHA-256 of every array and its name, sorted by name."""
-    total = hashlib.sha256()
-    for name, x in sorted(files.flatten(weights).items()):
-        total.update(f"{name} {x.dtype} {x.shape}\n".encode())
-        total.update(np.ascontiguousarray(x))
-    return total.hexdigest()

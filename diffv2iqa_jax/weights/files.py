@@ -220,14 +220,26 @@ def load(path: str | os.PathLike) -> tuple[Weights, dict]:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         raise ValueError(f"{card_of(path)}: not a card of format {FORMAT}")
     check_header(path)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != card.get("sha256"):
-        raise ValueError(f"{path}: its SHA-256 {digest} is not the card's {card.get('sha256')}")
+    if (sha256 := sha256_of_file(path)) != card.get("sha256"):
+        raise ValueError(f"{path}: its SHA-256 {sha256} is not the card's {card.get('sha256')}")
     tensors = read_safetensors(path)
     if {name: list(x.shape) for name, x in tensors.items()} != card.get("shapes"):
         raise ValueError(f"{path}: its shapes are not the card's")
     return unflatten(tensors), card
+
+
+def sha256_of_file(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_weights(weights: Weights) -> str:
+    """SHA-256 of every array with its name, dtype and shape, sorted by name."""
+    sha256 = hashlib.sha256()
+    for name, x in sorted(flatten(weights).items()):
+        sha256.update(f"{name} {x.dtype} {x.shape}\n".encode())
+        sha256.update(np.ascontiguousarray(x))
+    return sha256.hexdigest()
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:

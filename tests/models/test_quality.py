@@ -21,6 +21,8 @@ def test_the_score_is_the_weighted_sum_of_the_branches():
         weight = 2.5 if w2 == "learned" else w2
         want = out["score_guidance"] + weight * out["score_difference"]
         np.testing.assert_allclose(out["score"], want, rtol=1e-6)
+        np.testing.assert_array_equal(out["weight_guidance"], np.ones(3))
+        np.testing.assert_array_equal(out["weight_difference"], np.full(3, weight))
         assert np.ptp(out["score"]) > 0
         for name in ("guidance", "difference"):
             weights, patches = out[f"map_weight_{name}"], out[f"map_score_{name}"]
@@ -35,6 +37,7 @@ def test_a_branch_alone_is_not_weighted_and_the_other_is_not_built(name):
     out = jax.jit(net.apply)(variables, VIEWS)
     assert set(variables["params"]) == {name}
     np.testing.assert_array_equal(out["score"], out[f"score_{name}"])
+    np.testing.assert_array_equal(out[f"weight_{name}"], np.ones(3))
 
 
 def test_shared_tabs_serve_both_branches():
@@ -46,7 +49,7 @@ def test_shared_tabs_serve_both_branches():
     tab = jax.tree.map(lambda x: -x, variables["params"]["tablock1_0"])
     after = run({"params": {**variables["params"], "tablock1_0": tab}}, VIEWS)
     for name in ("guidance", "difference"):
-        assert np.all(before[f"map_score_{name}"].shape == after[f"map_score_{name}"].shape)
+        assert before[f"map_score_{name}"].shape == after[f"map_score_{name}"].shape
         assert np.any(before[f"map_weight_{name}"] != after[f"map_weight_{name}"])
 
 

@@ -106,7 +106,7 @@ def test_a_prediction_holds_scores_maps_and_views():
     out = predict(weights, batch)
     want = {"score": (8,), "parts": (8, 2), "views": (8, 3, 16, 16, 3)}
     for name in ("guidance", "difference"):
-        want |= {f"score_{name}": (8,)}
+        want |= {f"score_{name}": (8,), f"weight_{name}": (8,)}
         want |= {f"map_score_{name}": (8, 4, 4), f"map_weight_{name}": (8, 4, 4)}
     assert {name: x.shape for name, x in out.items()} == want
     np.testing.assert_allclose(out["parts"].sum(1), out["score"], rtol=1e-6)
