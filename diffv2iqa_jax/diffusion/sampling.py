@@ -14,18 +14,20 @@ SAMPLERS = ("ddpm", "ddim")
 
 
 def diffuse(y0_BHWC: jax.Array, eps_BHWC: jax.Array, level_B: jax.Array) -> jax.Array:
-    """y_0 with noise added up to each image's level, sqrt(alpha_bar) in [0, 1]."""
-    a = level_B[:, None, None, None]
-    return a * y0_BHWC + jnp.sqrt(1 - a**2) * eps_BHWC
+    """Adds noise to y_0 up to each image's level, sqrt(alpha_bar) in [0, 1]."""
+    level_B111 = level_B[:, None, None, None]
+    return level_B111 * y0_BHWC + jnp.sqrt(1 - level_B111**2) * eps_BHWC
 
 
-def target(prediction: str, y0_BHWC: jax.Array, eps_BHWC: jax.Array, level_B: jax.Array):
-    """What the network should put out: eps (SR3), y_0, or v (Salimans & Ho 2022)."""
-    a = level_B[:, None, None, None]
+def target(
+    prediction: str, y0_BHWC: jax.Array, eps_BHWC: jax.Array, level_B: jax.Array
+) -> jax.Array:
+    """What the network should return: eps (SR3), y_0, or v (Salimans & Ho 2022)."""
+    level_B111 = level_B[:, None, None, None]
     return {
         "eps": lambda: eps_BHWC,
         "x0": lambda: y0_BHWC,
-        "v": lambda: a * eps_BHWC - jnp.sqrt(1 - a**2) * y0_BHWC,
+        "v": lambda: level_B111 * eps_BHWC - jnp.sqrt(1 - level_B111**2) * y0_BHWC,
     }[prediction]()
 
 
@@ -37,32 +39,38 @@ def continuous_level(schedule: Schedule, step_B: jax.Array, uniform_B: jax.Array
       uniform_B: where between the neighbours, in [0, 1): 0 is the cleaner one.
     """
     level = jnp.asarray(schedule.level, jnp.float32)
-    low, high = level[step_B - 1], level[step_B]
-    return low + (high - low) * uniform_B
+    cleaner_B, noisier_B = level[step_B - 1], level[step_B]
+    return cleaner_B + (noisier_B - cleaner_B) * uniform_B
 
 
 def tables(schedule: Schedule) -> dict[str, jax.Array]:
     """Coefficients of each reverse step, noisiest first: name -> (S,) float32."""
-    b = schedules.buffers(schedule)
+    buffers = schedules.buffers(schedule)
+    t = np.arange(len(schedule), dtype=np.int32)
+    std = np.exp(0.5 * buffers["posterior_log_variance_clipped"])
     columns = {
-        "t": np.arange(len(schedule), dtype=np.int32),
-        "level": b["sqrt_alphas_cumprod"],
-        "noise": b["sqrt_one_minus_alphas_cumprod"],
-        "recip": b["sqrt_recip_alphas_cumprod"],
-        "recipm1": b["sqrt_recipm1_alphas_cumprod"],
-        "level_prev": np.sqrt(b["alphas_cumprod_prev"]),
-        "noise_prev": np.sqrt(1 - b["alphas_cumprod_prev"]),
-        "mean_y0": b["posterior_mean_coef1"],
-        "mean_y": b["posterior_mean_coef2"],
+        "level": buffers["sqrt_alphas_cumprod"],
+        "noise": buffers["sqrt_one_minus_alphas_cumprod"],
+        "recip": buffers["sqrt_recip_alphas_cumprod"],
+        "recipm1": buffers["sqrt_recipm1_alphas_cumprod"],
+        "level_prev": np.sqrt(buffers["alphas_cumprod_prev"]),
+        "noise_prev": np.sqrt(1 - buffers["alphas_cumprod_prev"]),
+        "mean_y0": buffers["posterior_mean_coef1"],
+        "mean_y": buffers["posterior_mean_coef2"],
         # No noise enters at the last step, t = 0.
-        "std": np.exp(0.5 * b["posterior_log_variance_clipped"]) * (np.arange(len(schedule)) > 0),
+        "std": std * (t > 0),
     }
-    cast = lambda x: jnp.asarray(x if x.dtype == np.int32 else x.astype(np.float32))
-    return {name: cast(np.ascontiguousarray(column[::-1])) for name, column in columns.items()}
+    columns = {name: column.astype(np.float32) for name, column in columns.items()}
+    return {
+        name: jnp.asarray(np.ascontiguousarray(column[::-1]))
+        for name, column in {"t": t, **columns}.items()
+    }
 
 
-def estimate(prediction: str, out_BHWC: jax.Array, y_BHWC: jax.Array, row: dict) -> jax.Array:
-    """The network's output at a step of `tables` -> its estimate of y_0."""
+def estimate(
+    prediction: str, out_BHWC: jax.Array, y_BHWC: jax.Array, row: dict[str, jax.Array]
+) -> jax.Array:
+    """The network's output at a step -> its estimate of y_0; `row` is the step's of `tables`."""
     return {
         "eps": lambda: row["recip"] * y_BHWC - row["recipm1"] * out_BHWC,
         "x0": lambda: out_BHWC,
@@ -71,11 +79,7 @@ def estimate(prediction: str, out_BHWC: jax.Array, y_BHWC: jax.Array, row: dict)
 
 
 def check(*, steps: int, keep: tuple[int, ...], sampler: str, prediction: str) -> None:
-    """Refuses settings that no chain has.
-
-    Raises:
-      ValueError: names the value, the rule and the choices.
-    """
+    """Raises ValueError, naming the choices, for settings that no chain can have."""
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler {sampler!r}: known are {list(SAMPLERS)}")
     if prediction not in PREDICTIONS:
@@ -97,17 +101,18 @@ def sample(
 ) -> tuple[jax.Array, jax.Array]:
     """Runs the reverse chain from noise to y_0, keeping some states on the way.
 
-    The chain's state stays float32, the chain itself is never stored.
+    The state stays float32. Memory does not grow with the number of steps: only the current
+    state and the kept ones exist.
 
     Args:
       net: (state y_t, its level (B,)) -> prediction, of y_t's shape.
-      schedule: of the S steps to take (see `schedule.spaced`).
-      start_BHWC: standard normal noise; with "ddim" the result is a function of it.
-      noise: step t -> standard normal noise of that shape; "ddpm" adds it after step t > 0.
-      keep: steps t in [1, S - 1] after which to keep the state. It carries the noise of the
-        step below, sqrt(1 - alpha_bar_{t-1}), and is not clipped.
+      schedule: the S steps to take (see `schedule.spaced`).
+      start_BHWC: standard normal noise; with "ddim" it alone decides the result.
+      noise: step t -> standard normal noise (B, H, W, C); "ddpm" adds it after step t > 0.
+      keep: steps t in [1, S - 1] after which to keep the state. Such a state has the noise of
+        the step below, sqrt(1 - alpha_bar_{t-1}), and is not clipped.
       sampler: "ddpm" (ancestral, posterior variance, as SR3) or "ddim" (eta = 0).
-      prediction: what `net` puts out, one of PREDICTIONS.
+      prediction: what `net` returns, one of PREDICTIONS.
       clip: clip each estimate of y_0 to [-1, 1], as SR3 always does.
 
     Returns:
@@ -116,20 +121,23 @@ def sample(
     check(steps=len(schedule), keep=keep, sampler=sampler, prediction=prediction)
     keep_K = jnp.asarray(keep, jnp.int32)
 
-    def step(carry, row):
-        y, kept_KBHWC = carry
-        out = net(y, jnp.full(y.shape[0], row["level"])).astype(jnp.float32)
-        y0 = estimate(prediction, out, y, row)
-        y0 = jnp.clip(y0, -1.0, 1.0) if clip else y0
+    Carry = tuple[jax.Array, jax.Array]
+
+    def step(carry: Carry, row: dict[str, jax.Array]) -> tuple[Carry, None]:
+        y_BHWC, kept_KBHWC = carry
+        out_BHWC = net(y_BHWC, jnp.full(y_BHWC.shape[0], row["level"])).astype(jnp.float32)
+        y0_BHWC = estimate(prediction, out_BHWC, y_BHWC, row)
+        y0_BHWC = jnp.clip(y0_BHWC, -1.0, 1.0) if clip else y0_BHWC
         if sampler == "ddpm":
-            y = row["mean_y0"] * y0 + row["mean_y"] * y + row["std"] * noise(row["t"])
+            mean_BHWC = row["mean_y0"] * y0_BHWC + row["mean_y"] * y_BHWC
+            y_BHWC = mean_BHWC + row["std"] * noise(row["t"])
         else:
-            eps = (y - row["level"] * y0) / row["noise"]
-            y = row["level_prev"] * y0 + row["noise_prev"] * eps
-        here = (keep_K == row["t"])[:, None, None, None, None]
-        return (y, jnp.where(here, y[None], kept_KBHWC)), None
+            eps_BHWC = (y_BHWC - row["level"] * y0_BHWC) / row["noise"]
+            y_BHWC = row["level_prev"] * y0_BHWC + row["noise_prev"] * eps_BHWC
+        keep_now = (keep_K == row["t"])[:, None, None, None, None]
+        return (y_BHWC, jnp.where(keep_now, y_BHWC[None], kept_KBHWC)), None
 
     start_BHWC = start_BHWC.astype(jnp.float32)
-    kept = jnp.zeros((len(keep), *start_BHWC.shape), jnp.float32)
-    (y0_BHWC, kept_KBHWC), _ = jax.lax.scan(step, (start_BHWC, kept), tables(schedule))
+    kept_KBHWC = jnp.zeros((len(keep), *start_BHWC.shape), jnp.float32)
+    (y0_BHWC, kept_KBHWC), _ = jax.lax.scan(step, (start_BHWC, kept_KBHWC), tables(schedule))
     return y0_BHWC, kept_KBHWC.swapaxes(0, 1)

@@ -5,7 +5,7 @@ A schedule is its betas. With alpha_t = 1 - beta_t and alpha_bar_t = prod_{s<=t}
     y_t = sqrt(alpha_bar_t) y_0 + sqrt(1 - alpha_bar_t) eps,     t = 0 .. T-1.
 
 The *level* of a state is sqrt(alpha_bar): 1 is the clean image, 0 is noise alone. The network
-is told the level, not the step, so one that was trained on T steps can be sampled with any number.
+sees the level, not the step, so that after training on T steps it can sample with any number.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Attributes: beta_T, (T,) float64, the share of variance that each step adds."""
+    """Attributes: beta_T (T,) float64, the share of variance that each step adds."""
 
     beta_T: np.ndarray
 
@@ -25,6 +25,7 @@ class Schedule:
 
     @property
     def alpha_bar_T(self) -> np.ndarray:
+        """The share of the image's variance left after each step, (T,) float64."""
         return np.cumprod(1.0 - self.beta_T)
 
     @property
@@ -47,16 +48,18 @@ def _const(steps: int, start: float, end: float) -> np.ndarray:
 
 def _warmup(steps: int, start: float, end: float, share: float) -> np.ndarray:
     beta = np.full(steps, end)
-    rising = int(steps * share)
-    beta[:rising] = np.linspace(start, end, rising)
+    rising_steps = int(steps * share)
+    beta[:rising_steps] = np.linspace(start, end, rising_steps)
     return beta
 
 
 def _jsd(steps: int, start: float, end: float) -> np.ndarray:
+    """beta_t = 1 / (T - t): alpha_bar falls linearly to 0."""
     return 1.0 / np.linspace(steps, 1, steps)
 
 
 def _cosine(steps: int, start: float, end: float, offset: float = 0.008) -> np.ndarray:
+    """Nichol & Dhariwal 2021, equation 17; betas end at 0.999."""
     t = (np.arange(steps + 1) / steps + offset) / (1 + offset)
     alpha_bar = np.cos(t * np.pi / 2) ** 2
     alpha_bar = alpha_bar / alpha_bar[0]
@@ -92,34 +95,34 @@ def buffers(schedule: Schedule) -> dict[str, np.ndarray]:
 
     Posterior q(y_{t-1} | y_t, y_0) of Ho et al. 2020, equations 6 and 7.
     """
-    beta, abar = schedule.beta_T, schedule.alpha_bar_T
-    prev = np.append(1.0, abar[:-1])
+    beta, alpha_bar = schedule.beta_T, schedule.alpha_bar_T
+    previous = np.append(1.0, alpha_bar[:-1])
     with np.errstate(divide="ignore", invalid="ignore"):  # jsd ends with beta 1
-        variance = beta * (1 - prev) / (1 - abar)
+        variance = beta * (1 - previous) / (1 - alpha_bar)
         return {
             "betas": beta,
-            "alphas_cumprod": abar,
-            "alphas_cumprod_prev": prev,
-            "sqrt_alphas_cumprod": np.sqrt(abar),
-            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - abar),
-            "log_one_minus_alphas_cumprod": np.log(1 - abar),
-            "sqrt_recip_alphas_cumprod": np.sqrt(1 / abar),
-            "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / abar - 1),
+            "alphas_cumprod": alpha_bar,
+            "alphas_cumprod_prev": previous,
+            "sqrt_alphas_cumprod": np.sqrt(alpha_bar),
+            "sqrt_one_minus_alphas_cumprod": np.sqrt(1 - alpha_bar),
+            "log_one_minus_alphas_cumprod": np.log(1 - alpha_bar),
+            "sqrt_recip_alphas_cumprod": np.sqrt(1 / alpha_bar),
+            "sqrt_recipm1_alphas_cumprod": np.sqrt(1 / alpha_bar - 1),
             "posterior_variance": variance,
             "posterior_log_variance_clipped": np.log(np.maximum(variance, 1e-20)),
-            "posterior_mean_coef1": beta * np.sqrt(prev) / (1 - abar),
-            "posterior_mean_coef2": (1 - prev) * np.sqrt(1 - beta) / (1 - abar),
+            "posterior_mean_coef1": beta * np.sqrt(previous) / (1 - alpha_bar),
+            "posterior_mean_coef2": (1 - previous) * np.sqrt(1 - beta) / (1 - alpha_bar),
         }
 
 
 def spaced(schedule: dict, steps: int, spacing: str) -> Schedule:
-    """The schedule to sample with: `steps` steps of a schedule given by its settings.
+    """The schedule to sample with: `steps` steps of the training schedule.
 
     Args:
-      schedule: arguments of `make`, those of training.
+      schedule: the training schedule, as arguments of `make`.
       steps: how many steps the sampler takes.
-      spacing: "tabulate" writes the same law down again with that many steps; "uniform" and
-        "quad" visit that many of the training steps, evenly spaced or denser near the image.
+      spacing: "tabulate" makes the same kind of schedule anew with that many steps; "uniform"
+        and "quad" visit that many of the training steps, evenly or denser near the image.
 
     Raises:
       ValueError: the spacing is unknown, or asks for more steps than there are.
@@ -129,10 +132,12 @@ def spaced(schedule: dict, steps: int, spacing: str) -> Schedule:
     powers = {"uniform": 1.0, "quad": 2.0}
     if spacing not in powers:
         raise ValueError(f"spacing {spacing!r}: known are {sorted([*powers, 'tabulate'])}")
-    full = make(**schedule)
-    if not 1 <= steps <= len(full):
-        raise ValueError(f"{steps} sampling steps: must lie in [1, {len(full)}], the trained steps")
+    trained = make(**schedule)
+    count = len(trained)
+    if not 1 <= steps <= count:
+        raise ValueError(f"{steps} sampling steps: must lie in [1, {count}], the trained steps")
     share = (np.arange(1, steps + 1) / steps) ** powers[spacing]
-    visited = np.maximum((share * len(full)).round().astype(int) - 1, np.arange(steps))
-    abar = full.alpha_bar_T[visited]
-    return Schedule(1 - abar / np.append(1.0, abar[:-1]))
+    # The maximum keeps the visited steps distinct where "quad" would visit one twice.
+    visited = np.maximum((share * count).round().astype(int) - 1, np.arange(steps))
+    alpha_bar = trained.alpha_bar_T[visited]
+    return Schedule(1 - alpha_bar / np.append(1.0, alpha_bar[:-1]))

@@ -15,7 +15,7 @@ def _grey(image: np.ndarray) -> np.ndarray:
 
 
 def sharpness(image: np.ndarray) -> float:
-    """Log variance of the Laplacian."""
+    """The logarithm of the variance of the Laplacian."""
     return float(np.log(np.var(ndimage.laplace(_grey(image))) + 1e-3))
 
 
@@ -31,9 +31,9 @@ def noise(image: np.ndarray) -> float:
 
 
 def blockiness(image: np.ndarray) -> float:
-    """Minus the steps across the 8-pixel grid, relative to all steps."""
-    step = np.abs(np.diff(_grey(image), axis=1)).mean(axis=0)
-    return -float(step[7::8].mean() / (step.mean() + 1e-3))
+    """Minus the steps across the columns of JPEG's 8-pixel grid, relative to all steps."""
+    steps = np.abs(np.diff(_grey(image), axis=1)).mean(axis=0)
+    return -float(steps[7::8].mean() / (steps.mean() + 1e-3))
 
 
 def colourfulness(image: np.ndarray) -> float:
@@ -61,19 +61,22 @@ FEATURES: dict[str, Callable[[np.ndarray], float]] = {
 
 
 def srcc(batches: Iterable[dict[str, np.ndarray]]) -> dict[str, float | None]:
-    """SRCC of each feature with the quality, its sign included, over images (B, H, W, 3) uint8.
+    """SRCC of each feature with the quality, sign included.
 
-    Whichever is best is best on the very images it is compared on: a bar set too high.
+    The best feature is chosen on the images it is compared on, which sets the bar a bit high.
+
+    Args:
+      batches: image (B, H, W, 3) uint8, mos and mask (B,).
     """
-    rows = {name: [] for name in FEATURES}
+    values = {name: [] for name in FEATURES}
     mos = []
     for batch in batches:
         real = batch["mask"] > 0
         mos.append(batch["mos"][real])
         for image in batch["image"][real]:
             for name, feature in FEATURES.items():
-                rows[name].append(feature(image))
+                values[name].append(feature(image))
     return {
-        name: correlation.srcc(np.array(values), np.concatenate(mos))
-        for name, values in rows.items()
+        name: correlation.srcc(np.array(column), np.concatenate(mos))
+        for name, column in values.items()
     }

@@ -1,20 +1,25 @@
-"""Agreement of predicted scores with people, on one table of predictions.
+"""How well predicted scores agree with people's opinions.
 
 Correlations are not means over batches, so everything here takes whole columns: `score`
-and `mos`, both (N,), any real scale, on the host. A number that is not defined is None,
-never NaN, and comes with a reason; nothing here warns.
+and `mos`, both (N,), on any real scale, on the host. An undefined number is None, never NaN,
+and comes with a reason; nothing here warns.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import optimize, special, stats
 
+# Fewest images for a correlation, for a fit, and for one of five parameters, which follows
+# noise more readily than one of four.
 LEAST_FOR_CORRELATION = 3
 LEAST_FOR_FIT = 8
-LEAST_FOR_FIVE = 12  # of five parameters, which follow noise more readily than four
+LEAST_FOR_FIVE = 12
 ROUNDING = 1e-12  # spread below this, relative to the largest value, is rounding noise
 SLOPES = (0.05, 20.0)  # of the sigmoid, per standard deviation: nearly a line, nearly a step
+NOT_CONVERGED = "the search for the logistic stopped before it converged"
 
 
 class Fit(NamedTuple):
@@ -25,9 +30,9 @@ class Fit(NamedTuple):
       parameters: logistic4: (b1, b2, b3, b4) of (b1 - b2) / (1 + exp(-(x - b3) / b4)) + b2;
         logistic5: (b1, .., b5) of b1 * (1 / 2 - 1 / (1 + exp(b2 * (x - b3)))) + b4 * x + b5;
         linear: (slope, x0, y0) of slope * (x - x0) + y0; none: ().
-      monotone: whether the curve never turns, on the images it was fitted to.
+      monotone: whether the curve never turns within the range of the fitted scores.
       converged: whether the search ended by itself.
-      reason: why it is not a converged logistic of the kind asked for; None if it is.
+      reason: why this is no converged logistic of the requested kind; None if it is one.
     """
 
     kind: str
@@ -36,8 +41,8 @@ class Fit(NamedTuple):
     converged: bool
     reason: str | None
 
-    def __call__(self, score) -> np.ndarray:
-        """Scores of any shape, on the scale of the opinions; float64."""
+    def __call__(self, score: ArrayLike) -> np.ndarray:
+        """Scores of any shape -> the scale of the opinions, float64."""
         x = np.asarray(score, np.float64)
         if self.kind == "logistic4":
             b1, b2, b3, b4 = self.parameters
@@ -57,13 +62,13 @@ class Fit(NamedTuple):
         """Whether a higher score means higher quality on the fitted images."""
         if self.kind == "logistic4":
             return (self.parameters[0] > self.parameters[1]) == (self.parameters[3] > 0)
-        if self.kind == "logistic5":  # at the centre, for a curve may turn elsewhere
+        if self.kind == "logistic5":  # the slope at the centre; the curve may turn elsewhere
             b1, b2, _, b4, _ = self.parameters
             return b1 * b2 / 4 + b4 > 0
         return self.kind == "none" or self.parameters[0] > 0
 
 
-def srcc(score, mos) -> float | None:
+def srcc(score: ArrayLike, mos: ArrayLike) -> float | None:
     """Spearman's rank correlation, [-1, 1]; None for n < 3, constant or non-finite input."""
     x, y = _columns(score, mos)
     if _undefined(x, y):
@@ -71,20 +76,20 @@ def srcc(score, mos) -> float | None:
     return _pearson(stats.rankdata(x), stats.rankdata(y))
 
 
-def krcc(score, mos) -> float | None:
+def krcc(score: ArrayLike, mos: ArrayLike) -> float | None:
     """Kendall's tau-b, [-1, 1]; None for n < 3, constant or non-finite input."""
     x, y = _columns(score, mos)
     return None if _undefined(x, y) else float(stats.kendalltau(x, y).statistic)
 
 
-def plcc(score, mos) -> float | None:
+def plcc(score: ArrayLike, mos: ArrayLike) -> float | None:
     """Pearson's correlation, no fit, [-1, 1]; None for n < 3, constant or non-finite input."""
     x, y = _columns(score, mos)
     return None if _undefined(x, y) else _pearson(x, y)
 
 
-def rmse(score, mos) -> float | None:
-    """Root mean square error, no fit, in the units of `mos`; a constant has one too.
+def rmse(score: ArrayLike, mos: ArrayLike) -> float | None:
+    """Root mean square error, no fit, in the units of `mos`; also of a constant score.
 
     None for n < 3, non-finite input, or an error beyond float64.
     """
@@ -99,13 +104,13 @@ def rmse(score, mos) -> float | None:
     return float(largest * np.sqrt(np.mean((error / largest) ** 2)))
 
 
-def logistic_fit(score, mos, parameters: int = 4) -> Fit:
-    """A logistic curve from scores to opinions, by variable projection.
+def logistic_fit(score: ArrayLike, mos: ArrayLike, parameters: int = 4) -> Fit:
+    """Fits a logistic curve from scores to opinions, by variable projection.
 
-    Given slope and centre, the other parameters are linear least squares; so only slope and
-    centre are searched, on standardised columns: first a grid, then Nelder-Mead. The slope is
-    bounded. What cannot be the curve asked for becomes a simpler one: five parameters, four, a
-    line, nothing; the reason is kept.
+    Once slope and centre are known, the other parameters follow by linear least squares. So the
+    search is over slope and centre alone, on standardised columns: first a grid, then
+    Nelder-Mead, within bounds. Where a curve is not defined, the next simpler one takes its
+    place (five parameters, four, a line, none), and the fit says why.
 
     Args:
       parameters: 4 (VQEG), or 5 (Sheikh et al. 2006: a logistic plus a line, which may turn).
@@ -119,20 +124,19 @@ def logistic_fit(score, mos, parameters: int = 4) -> Fit:
     reason = _undefined(x, y, LEAST_FOR_FIT)
     if reason:
         return Fit("none", (), False, False, reason)
-    x_scale, y_scale = _standard(x), _standard(y)
-    if parameters == 5:
-        fit = _five(x_scale, y_scale)
-        if fit is not None:
-            return fit
-    fit = _four(x_scale, y_scale)
-    if parameters == 5:
-        why = "the logistic of five parameters is not defined here"
-        return fit._replace(reason=f"{why}; {fit.reason}" if fit.reason else why)
-    return fit
+    standard_x, standard_y = _standard(x), _standard(y)
+    if parameters == 4:
+        return _four(standard_x, standard_y)
+    five = _five(standard_x, standard_y)
+    if five is not None:
+        return five
+    four = _four(standard_x, standard_y)
+    why = "the logistic of five parameters is not defined here"
+    return four._replace(reason=f"{why}; {four.reason}" if four.reason else why)
 
 
-def agreement(score, mos, parameters: int = 4) -> dict:
-    """All agreement of one score with the opinions; only what JSON can hold, never NaN.
+def agreement(score: ArrayLike, mos: ArrayLike, parameters: int = 4) -> dict:
+    """Every measure of one score's agreement with the opinions, as JSON values, never NaN.
 
     Args:
       parameters: of the fitted curve, see `logistic_fit`.
@@ -164,7 +168,7 @@ def summary(table: dict[str, np.ndarray], *, span: float = 1.0) -> dict:
     Args:
       table: columns (N,): mos, type (str; "" where the data set has none), and one or more
         whose name starts with "score".
-      span: how many units of the data set's own scale quality 0 to 1 is.
+      span: length of the data set's own scale: quality 0 to 1 covers so many of its units.
 
     Returns:
       {"images": N, "scores": {key: agreement}, "per_type": {type: {key: {images, srcc,
@@ -172,12 +176,12 @@ def summary(table: dict[str, np.ndarray], *, span: float = 1.0) -> dict:
       has rmse_native, the error after the fit on the set's own scale.
     """
     keys = [key for key in table if key.startswith("score")]
-    kinds = np.asarray(table["type"]).astype(str)
+    types = np.asarray(table["type"]).astype(str)
     per_type = {}
-    for kind in sorted(set(kinds.tolist()) - {""}):
-        rows = kinds == kind
+    for type in sorted(set(types.tolist()) - {""}):
+        rows = types == type
         mos = np.asarray(table["mos"])[rows]
-        per_type[kind] = {key: _raw(np.asarray(table[key])[rows], mos) for key in keys}
+        per_type[type] = {key: _raw(np.asarray(table[key])[rows], mos) for key in keys}
     return {
         "images": len(table["mos"]),
         "scores": {key: _native(agreement(table[key], table["mos"]), span) for key in keys},
@@ -185,10 +189,12 @@ def summary(table: dict[str, np.ndarray], *, span: float = 1.0) -> dict:
     }
 
 
-def srcc_interval(score, mos, group, *, draws: int = 1000) -> tuple[float, float] | None:
+def srcc_interval(
+    score: ArrayLike, mos: ArrayLike, group: ArrayLike, *, draws: int = 1000
+) -> tuple[float, float] | None:
     """95 % percentile interval of SRCC, by a bootstrap that draws whole groups.
 
-    Images of one reference are no independent evidence, so references are drawn, not images.
+    Images of one reference are no independent evidence, so it draws references, not images.
 
     Args:
       group: (N,), the reference of each image; all different where there is none.
@@ -211,125 +217,142 @@ def srcc_interval(score, mos, group, *, draws: int = 1000) -> tuple[float, float
     return tuple(np.percentile(values, [2.5, 97.5]).tolist()) if values else None
 
 
-def _columns(score, mos) -> tuple[np.ndarray, np.ndarray]:
+def _columns(score: ArrayLike, mos: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64. Raises ValueError for anything but two columns of one length."""
     x, y = np.asarray(score, np.float64), np.asarray(mos, np.float64)
     if x.ndim != 1 or x.shape != y.shape:
         raise ValueError(f"score and mos must be two columns (N,); got {x.shape} and {y.shape}")
     return x, y
 
 
-def _undefined(x, y, least: int = LEAST_FOR_CORRELATION) -> str | None:
-    """Why no correlation exists; None where one does."""
+def _undefined(x: np.ndarray, y: np.ndarray, least: int = LEAST_FOR_CORRELATION) -> str | None:
+    """Why these columns have no correlation; None where they have one."""
     if len(x) < least:
         return f"{len(x)} images are fewer than {least}"
     for name, value in (("score", x), ("mos", y)):
-        bad = int(np.sum(~np.isfinite(value)))
-        if bad:
-            return f"{name} of {bad} of {len(value)} images is not finite"
+        not_finite = int(np.sum(~np.isfinite(value)))
+        if not_finite:
+            return f"{name} of {not_finite} of {len(value)} images is not finite"
         if _spread(value) <= ROUNDING:
             return f"{name} is constant"
     return None
 
 
-def _native(found: dict, span: float) -> dict:
-    error = found["rmse_fit"]
-    return found | {"rmse_native": None if error is None else error * span}
+def _native(agreement: dict, span: float) -> dict:
+    """An agreement, with the error on the data set's own scale beside it."""
+    error = agreement["rmse_fit"]
+    return agreement | {"rmse_native": None if error is None else error * span}
 
 
-def _raw(score, mos) -> dict:
+def _raw(score: np.ndarray, mos: np.ndarray) -> dict:
+    """The measures that need no fit."""
     measures = {"srcc": srcc, "krcc": krcc, "plcc": plcc, "rmse": rmse}
     return {"images": len(mos)} | {name: f(score, mos) for name, f in measures.items()}
 
 
-def _spread(x) -> float:
+def _spread(x: np.ndarray) -> float:
     """Standard deviation relative to the largest absolute value."""
     largest = np.abs(x).max()
     return float(np.std(x / largest)) if largest else 0.0
 
 
-def _standard(x) -> tuple[np.ndarray, float, float]:
-    """x with mean 0 and deviation 1, then both; scaled first, so that no square overflows."""
+Standard = tuple[np.ndarray, float, float]
+
+
+def _standard(x: np.ndarray) -> Standard:
+    """Returns x with mean 0 and deviation 1, the mean and the deviation."""
+    # Scaled to [-1, 1] first, so that no square overflows.
     largest = np.abs(x).max()
     z = x / largest
     mean, std = z.mean(), z.std()
     return (z - mean) / std, float(mean * largest), float(std * largest)
 
 
-def _pearson(x, y) -> float:
+def _pearson(x: np.ndarray, y: np.ndarray) -> float:
     return float(np.clip(np.mean(_standard(x)[0] * _standard(y)[0]), -1.0, 1.0))
 
 
-def _sigmoid(slope, centre, u) -> np.ndarray:
-    """Sigmoids of u, less their mean; `slope` and `centre` may be columns of many."""
-    g = special.expit(slope * (u - centre))
-    return g - g.mean(axis=-1, keepdims=True)
+def _centred_sigmoid(slope: np.ndarray, centre: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """The sigmoid of u, less its mean; a column of slopes and centres gives a row for each."""
+    sigmoid = special.expit(slope * (u - centre))
+    return sigmoid - sigmoid.mean(axis=-1, keepdims=True)
 
 
-def _gain4(slope, centre, u, v) -> np.ndarray:
-    """|correlation| of v with the sigmoid of u: what is left after the linear parameters."""
-    g = _sigmoid(slope, centre, u)
-    norm = np.sqrt(np.mean(g**2, axis=-1))
-    return np.abs(g @ v) / len(v) / np.where(norm > 1e-9, norm, np.inf)
+def _gain4(slope: np.ndarray, centre: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """|correlation| of v with the best logistic of this slope and centre."""
+    sigmoid = _centred_sigmoid(slope, centre, u)
+    norm = np.sqrt(np.mean(sigmoid**2, axis=-1))
+    return np.abs(sigmoid @ v) / len(v) / np.where(norm > 1e-9, norm, np.inf)
 
 
-def _gain5(slope, centre, u, v) -> np.ndarray:
-    """The same with a line beside the sigmoid."""
-    g = _sigmoid(slope, centre, u)
-    g = g - (g @ u)[..., None] / len(u) * u
-    norm = np.sqrt(np.mean(g**2, axis=-1))
-    rest = (g @ v) / len(v) / np.where(norm > 1e-6, norm, np.inf)
+def _gain5(slope: np.ndarray, centre: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """As `_gain4`, with a line added to the logistic."""
+    sigmoid = _centred_sigmoid(slope, centre, u)
+    beside_line = sigmoid - (sigmoid @ u)[..., None] / len(u) * u
+    norm = np.sqrt(np.mean(beside_line**2, axis=-1))
+    rest = (beside_line @ v) / len(v) / np.where(norm > 1e-6, norm, np.inf)
     return np.sqrt(np.mean(u * v) ** 2 + rest**2)
 
 
-def _search(gain, u, v, *also: tuple[float, float]) -> tuple[float, float, float, bool]:
-    """(slope, centre, gain, converged), never worse than the best of the grid and of `also`."""
+def _search(
+    gain: Callable, u: np.ndarray, v: np.ndarray, *also: tuple[float, float]
+) -> tuple[float, float, float, bool]:
+    """Searches the (slope, centre) of the largest gain.
+
+    Args:
+      gain: `_gain4` or `_gain5`.
+      also: further (slope, centre) to start from, beside the grid.
+
+    Returns:
+      (slope, centre, gain, converged), never worse than the best start.
+    """
     low, high = np.log(SLOPES)
     centres = np.r_[u.min() - 1, np.quantile(u, np.linspace(0.05, 0.95, 7)), u.max() + 1]
     slopes = np.linspace(low, high, 11)
-    grid = np.stack(np.meshgrid(slopes, centres, indexing="ij"), -1).reshape(-1, 2)
-    grid = np.concatenate([grid, *([[np.log(s), c]] for s, c in also)])
+    starts = np.stack(np.meshgrid(slopes, centres, indexing="ij"), -1).reshape(-1, 2)
+    starts = np.concatenate([starts, *([[np.log(slope), centre]] for slope, centre in also)])
     gains = np.concatenate(
-        [gain(np.exp(p[:, :1]), p[:, 1:], u, v) for p in np.array_split(grid, 9)]
+        [gain(np.exp(p[:, :1]), p[:, 1:], u, v) for p in np.array_split(starts, 9)]
     )
-    start = grid[np.argmax(gains)]
+    start = starts[np.argmax(gains)]
 
-    def cost(p):
-        return -float(gain(np.exp(p[0]), p[1], u, v))
+    def cost(point: np.ndarray) -> float:
+        log_slope, centre = point
+        return -float(gain(np.exp(log_slope), centre, u, v))
 
     bounds = [(low, high), (u.min() - 2, u.max() + 2)]
     # The default simplex is relative to the start and would be flat where a centre is 0.
     step = np.where(start + 0.3 < np.transpose(bounds)[1], 0.3, -0.3)
     corners = start + step * np.array([[0, 0], [1, 0], [0, 1]])
     options = {"xatol": 1e-6, "fatol": 1e-12, "maxiter": 1000, "initial_simplex": corners}
-    found = optimize.minimize(cost, start, method="Nelder-Mead", bounds=bounds, options=options)
-    best = found.x if found.fun <= cost(start) else start
-    return float(np.exp(best[0])), float(best[1]), -cost(best), bool(found.success)
+    result = optimize.minimize(cost, start, method="Nelder-Mead", bounds=bounds, options=options)
+    best = result.x if result.fun <= cost(start) else start
+    return float(np.exp(best[0])), float(best[1]), -cost(best), bool(result.success)
 
 
-NOT_CONVERGED = "the search for the logistic stopped before it converged"
-
-
-def _four(x, y) -> Fit:
-    """Four parameters, or a line, or nothing; x and y are as `_standard` gives them."""
+def _four(x: Standard, y: Standard) -> Fit:
+    """Fits four parameters, or a line, or nothing."""
     (u, x_mean, x_std), (v, y_mean, y_std) = x, y
     line = float(np.mean(u * v))
     slope, centre, gain, converged = _search(_gain4, u, v)
     if gain <= abs(line):
         return _line(line, x[1:], y[1:], "a line fits at least as well as a logistic")
-    g = special.expit(slope * (u - centre))
-    rise = np.mean((g - g.mean()) * v) / np.mean((g - g.mean()) ** 2)
-    low = -rise * g.mean()
+    sigmoid = special.expit(slope * (u - centre))
+    centred = sigmoid - sigmoid.mean()
+    rise = np.mean(centred * v) / np.mean(centred**2)
+    low = -rise * sigmoid.mean()
     with np.errstate(over="ignore", invalid="ignore"):
         b2 = y_mean + y_std * low
         b1 = y_mean + y_std * (low + rise)
-        found = tuple(float(b) for b in (b1, b2, x_mean + x_std * centre, x_std / slope))
-    if not (np.isfinite(found).all() and found[3] > 0):
+        b3, b4 = x_mean + x_std * centre, x_std / slope
+    parameters = tuple(float(b) for b in (b1, b2, b3, b4))
+    if not (np.isfinite(parameters).all() and b4 > 0):
         return _line(line, x[1:], y[1:], "the logistic leaves the range of float64")
-    return Fit("logistic4", found, True, converged, None if converged else NOT_CONVERGED)
+    return Fit("logistic4", parameters, True, converged, None if converged else NOT_CONVERGED)
 
 
-def _five(x, y) -> Fit | None:
-    """Five parameters in the units of the columns; None where they are not defined."""
+def _five(x: Standard, y: Standard) -> Fit | None:
+    """Fits five parameters; None where they are not defined."""
     (u, x_mean, x_std), (v, y_mean, y_std) = x, y
     slope, centre, gain, converged = _search(_gain5, u, v, _search(_gain4, u, v)[:2])
     if len(u) < LEAST_FOR_FIVE or gain**2 - np.mean(u * v) ** 2 < ROUNDING:
@@ -338,20 +361,24 @@ def _five(x, y) -> Fit | None:
     design = np.stack([half, u, np.ones_like(u)], axis=1)
     (a, b, c), *_ = np.linalg.lstsq(design, v, rcond=None)
     with np.errstate(all="ignore"):
+        b1, b2, b3 = y_std * a, slope / x_std, x_mean + x_std * centre
         b4 = y_std * b / x_std
-        found = (y_std * a, slope / x_std, x_mean + x_std * centre, b4)
-        found = tuple(map(float, (*found, y_mean + y_std * c - b4 * x_mean)))
-    if not (np.isfinite(found).all() and found[1] > 0):
+        b5 = y_mean + y_std * c - b4 * x_mean
+    parameters = tuple(float(b) for b in (b1, b2, b3, b4, b5))
+    if not (np.isfinite(parameters).all() and b2 > 0):
         return None
     # The sigmoid is steepest nearest to its centre, so the slope is extreme there or at an end.
-    places = np.array([u.min(), np.clip(centre, u.min(), u.max()), u.max()])
-    s = special.expit(slope * (places - centre))
-    rises = a * slope * s * (1 - s) + b
+    extremes = np.array([u.min(), np.clip(centre, u.min(), u.max()), u.max()])
+    sigmoid = special.expit(slope * (extremes - centre))
+    rises = a * slope * sigmoid * (1 - sigmoid) + b
     monotone = bool(np.all(rises >= 0) or np.all(rises <= 0))
-    return Fit("logistic5", found, monotone, converged, None if converged else NOT_CONVERGED)
+    return Fit("logistic5", parameters, monotone, converged, None if converged else NOT_CONVERGED)
 
 
-def _line(correlation, x_scale, y_scale, reason) -> Fit:
+def _line(
+    correlation: float, x_scale: tuple[float, float], y_scale: tuple[float, float], reason: str
+) -> Fit:
+    """The line of this correlation, or no fit; a scale is (mean, deviation) of a column."""
     (x_mean, x_std), (y_mean, y_std) = x_scale, y_scale
     with np.errstate(all="ignore"):
         slope = float(np.float64(correlation) * y_std / x_std)

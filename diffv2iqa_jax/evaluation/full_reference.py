@@ -1,14 +1,15 @@
 """Full-reference quality: how much a picture differs from its pristine original.
 
-PSNR and SSIM measure what a restorer achieves; HaarPSI is the rule by which the built-in data
-set is labelled. All take uint8 (H, W, C) arrays and give floats; higher is better.
+PSNR and SSIM measure what a restorer achieves; HaarPSI gives the labels of the built-in data
+set. All take uint8 (H, W, C) arrays and return floats; higher is better.
 """
 
 import numpy as np
 from scipy import ndimage
 
-# R. Reisenhofer et al., "A Haar wavelet-based perceptual similarity index for image quality
-# assessment", Signal Processing: Image Communication 61, 2018: constants fitted there.
+# Constants that the authors of HaarPSI fitted: R. Reisenhofer et al., "A Haar wavelet-based
+# perceptual similarity index for image quality assessment", Signal Processing: Image
+# Communication 61, 2018.
 HAARPSI_C = 30.0
 HAARPSI_ALPHA = 4.2
 
@@ -29,8 +30,8 @@ def psnr(reference_HWC: np.ndarray, distorted_HWC: np.ndarray) -> float:
 def ssim(reference_HWC: np.ndarray, distorted_HWC: np.ndarray) -> float:
     """Structural similarity (Wang et al. 2004) in [-1, 1], 1 = identical.
 
-    Gaussian window 11x11 of deviation 1.5, only where it lies inside the picture; mean over
-    positions and channels.
+    The window is Gaussian, 11x11, of deviation 1.5. The mean is over all channels and over the
+    positions where the window lies inside the picture.
 
     Raises:
       ValueError: not uint8 (H, W, C), different shapes, or less than 11 pixels wide or high.
@@ -41,23 +42,22 @@ def ssim(reference_HWC: np.ndarray, distorted_HWC: np.ndarray) -> float:
     var_a = _window(a * a) - mean_a**2
     var_b = _window(b * b) - mean_b**2
     cov = _window(a * b) - mean_a * mean_b
-    light = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return float(np.mean(light * (2 * cov + c2) / (var_a + var_b + c2)))
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return float(np.mean(luminance * (2 * cov + c2) / (var_a + var_b + c2)))
 
 
 def haarpsi(reference_HWC: np.ndarray, distorted_HWC: np.ndarray, subsample: bool = True) -> float:
     """Haar wavelet-based perceptual similarity, colour version, in [0, 1], 1 = identical.
 
-    Local similarity of the two finest scales' Haar coefficients (luminance Y) and of 2x2 means
-    (chroma I, Q), passed through a logistic function, and weighted with the coarser third
-    scale. Symmetric in its arguments. Where neither picture has any structure at all, all
-    positions weigh the same.
+    Compares the Haar coefficients of the two finest scales (luminance Y) and 2x2 means (chroma
+    I, Q) position by position, passes their similarity through a logistic function, and
+    averages it with the coefficients of the third scale as weights. Symmetric in its arguments.
+    Where neither picture has any structure at all, all positions weigh the same.
 
     Args:
       reference_HWC: uint8 RGB.
       distorted_HWC: the same shape.
-      subsample: first average 2x2 pixels into one, as the paper does to imitate the distance
-        of the viewer.
+      subsample: first average 2x2 pixels into one, as the paper does for the viewing distance.
 
     Raises:
       ValueError: not uint8 (H, W, 3), different shapes, or less than 16 pixels wide or high.
@@ -68,9 +68,9 @@ def haarpsi(reference_HWC: np.ndarray, distorted_HWC: np.ndarray, subsample: boo
     a_3HW, b_3HW = (np.moveaxis(x @ YIQ.T, -1, 0) for x in (a, b))
     if subsample:
         a_3HW, b_3HW = (_box(x)[:, ::2, ::2] for x in (a_3HW, b_3HW))
-    fine_a, fine_b = _haar(a_3HW[0]), _haar(b_3HW[0])
-    weight_2HW = np.maximum(fine_a[2], fine_b[2])
-    local_2HW = np.mean(_similarity(fine_a[:2], fine_b[:2]), axis=0)
+    haar_a, haar_b = _haar(a_3HW[0]), _haar(b_3HW[0])
+    weight_2HW = np.maximum(haar_a[2], haar_b[2])
+    local_2HW = np.mean(_similarity(haar_a[:2], haar_b[:2]), axis=0)
     chroma_a, chroma_b = abs(_box(a_3HW[1:])), abs(_box(b_3HW[1:]))
     local_chroma_HW = np.mean(_similarity(chroma_a, chroma_b), axis=0)
     local_3HW = np.concatenate([local_2HW, local_chroma_HW[None]])
@@ -79,11 +79,12 @@ def haarpsi(reference_HWC: np.ndarray, distorted_HWC: np.ndarray, subsample: boo
         weight_3HW = np.ones_like(weight_3HW)
     squashed_3HW = 1 / (1 + np.exp(-HAARPSI_ALPHA * local_3HW))
     mean = np.sum(squashed_3HW * weight_3HW) / np.sum(weight_3HW)
-    # Rounding may leave the mean a hair outside what the logistic function can give.
+    # Rounding may leave the mean a hair outside the range of the logistic function.
     return float(np.clip(np.log(mean / (1 - mean)) / HAARPSI_ALPHA, 0, 1) ** 2)
 
 
 def _checked(a: np.ndarray, b: np.ndarray, *, smallest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both pictures as float64. Raises ValueError unless they make a pair."""
     a, b = np.asarray(a), np.asarray(b)
     for x in (a, b):
         if x.dtype != np.uint8 or x.ndim != 3:
@@ -119,13 +120,13 @@ def _box(x: np.ndarray) -> np.ndarray:
 
 
 def _haar(y_HW: np.ndarray) -> np.ndarray:
-    """Size of the horizontal and vertical Haar coefficients of three scales: (3, 2, H, W)."""
-    out = []
+    """Size of the horizontal and vertical Haar coefficients at three scales: (3, 2, H, W)."""
+    coefficients = []
     for scale in (1, 2, 3):
         flat = np.full(2**scale, 2.0**-scale)
         edge = np.repeat([1.0, -1.0], 2 ** (scale - 1))
-        out.append([_convolve(y_HW, edge, flat), _convolve(y_HW, flat, edge)])
-    return abs(np.array(out))
+        coefficients.append([_convolve(y_HW, edge, flat), _convolve(y_HW, flat, edge)])
+    return abs(np.array(coefficients))
 
 
 def _similarity(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
-"""HaarPSI of whole batches on the accelerator: the label of an image whose original is at hand.
+"""HaarPSI of whole batches on the accelerator: labels images that a training step distorts.
 
-The same measure as `fullref.haarpsi`, in float32.
+The same measure as `full_reference.haarpsi`, in float32.
 """
 
 import jax
@@ -17,8 +17,8 @@ def haarpsi(reference_BHWC: jax.Array, image_BHWC: jax.Array, *, subsample: bool
     Args:
       reference_BHWC: RGB in [0, 255].
       image_BHWC: the same shape.
-      subsample: first average 2 x 2 pixels into one, as the paper does; small pictures are
-        looked at enlarged and need it not.
+      subsample: first average 2 x 2 pixels into one, as the paper does. Small pictures, which
+        people look at enlarged, do not need it.
 
     Raises:
       ValueError: not RGB, different shapes, or less than 16 pixels wide or high.
@@ -32,16 +32,17 @@ def haarpsi(reference_BHWC: jax.Array, image_BHWC: jax.Array, *, subsample: bool
 
 
 def _pair(a_HWC: jax.Array, b_HWC: jax.Array, subsample: bool) -> jax.Array:
+    """HaarPSI of one pair of images."""
     a_3HW, b_3HW = (_yiq(x.astype(jnp.float32)) for x in (a_HWC, b_HWC))
     if subsample:
         a_3HW, b_3HW = (_box(x)[:, ::2, ::2] for x in (a_3HW, b_3HW))
-    fine_a, fine_b = _haar(a_3HW[0]), _haar(b_3HW[0])
-    weight_2HW = jnp.maximum(fine_a[2], fine_b[2])
-    local_2HW = jnp.mean(_similarity(fine_a[:2], fine_b[:2]), axis=0)
+    haar_a, haar_b = _haar(a_3HW[0]), _haar(b_3HW[0])
+    weight_2HW = jnp.maximum(haar_a[2], haar_b[2])
+    local_2HW = jnp.mean(_similarity(haar_a[:2], haar_b[:2]), axis=0)
     chroma = _similarity(jnp.abs(_box(a_3HW[1:])), jnp.abs(_box(b_3HW[1:])))
     local_3HW = jnp.concatenate([local_2HW, jnp.mean(chroma, axis=0, keepdims=True)])
     weight_3HW = jnp.concatenate([weight_2HW, jnp.mean(weight_2HW, axis=0, keepdims=True)])
-    # Where neither has any structure, all positions weigh the same.
+    # Where neither picture has any structure, all positions weigh the same.
     weight_3HW = jnp.where(jnp.any(weight_3HW > 0), weight_3HW, 1.0)
     squashed_3HW = jax.nn.sigmoid(HAARPSI_ALPHA * local_3HW)
     mean = jnp.sum(squashed_3HW * weight_3HW) / jnp.sum(weight_3HW)
@@ -49,35 +50,38 @@ def _pair(a_HWC: jax.Array, b_HWC: jax.Array, subsample: bool) -> jax.Array:
 
 
 def _yiq(x_HWC: jax.Array) -> jax.Array:
-    """Y, I, Q as planes; three products, not a matrix one, which may round more."""
+    """Y, I, Q as planes. Not a matrix product: an accelerator may round its inputs."""
     r, g, b = (x_HWC[..., i] for i in range(3))
     return jnp.stack([m[0] * r + m[1] * g + m[2] * b for m in YIQ.tolist()])
 
 
 def _convolved(x: jax.Array, weights: list[float], axis: int) -> jax.Array:
     """Convolution along an axis with a filter of even length, which reaches one further right."""
-    n, length = len(weights), x.shape[axis]
+    taps, length = len(weights), x.shape[axis]
     pad = [(0, 0)] * x.ndim
-    pad[axis] = (n // 2 - 1, n // 2)
+    pad[axis] = (taps // 2 - 1, taps // 2)
     padded = jnp.pad(x, pad)
-    cut = lambda start: jax.lax.slice_in_dim(padded, start, start + length, axis=axis)
-    return sum(weight * cut(n - 1 - k) for k, weight in enumerate(weights))
+    shifted = [
+        jax.lax.slice_in_dim(padded, start, start + length, axis=axis)
+        for start in reversed(range(taps))
+    ]
+    return sum(weight * taken for weight, taken in zip(weights, shifted, strict=True))
 
 
 def _box(x: jax.Array) -> jax.Array:
-    """Means of 2 x 2 pixels of the last two axes; beyond the border there are zeros."""
+    """Means of 2 x 2 pixels over the last two axes; zeros lie beyond the border."""
     return _convolved(_convolved(x, [0.5, 0.5], x.ndim - 2), [0.5, 0.5], x.ndim - 1)
 
 
 def _haar(y_HW: jax.Array) -> jax.Array:
-    """Size of the horizontal and vertical Haar coefficients of three scales: (3, 2, H, W)."""
-    out = []
+    """Size of the horizontal and vertical Haar coefficients at three scales: (3, 2, H, W)."""
+    coefficients = []
     for scale in (1, 2, 3):
         flat, half = [2.0**-scale] * 2**scale, 2 ** (scale - 1)
         edge = [1.0] * half + [-1.0] * half
-        out.append(_convolved(_convolved(y_HW, edge, 0), flat, 1))
-        out.append(_convolved(_convolved(y_HW, flat, 0), edge, 1))
-    return jnp.abs(jnp.stack(out)).reshape(3, 2, *y_HW.shape)
+        coefficients.append(_convolved(_convolved(y_HW, edge, 0), flat, 1))
+        coefficients.append(_convolved(_convolved(y_HW, flat, 0), edge, 1))
+    return jnp.abs(jnp.stack(coefficients)).reshape(3, 2, *y_HW.shape)
 
 
 def _similarity(a: jax.Array, b: jax.Array) -> jax.Array:

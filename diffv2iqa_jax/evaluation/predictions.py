@@ -1,88 +1,110 @@
-"""One pass over the images, one table of predictions, and every number from that table."""
+"""Predicts every image once, keeps the predictions as a table, and computes results from it."""
 
 import csv
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
 from diffv2iqa_jax import pixels
 from diffv2iqa_jax.evaluation import correlation, full_reference
 
+Table = dict[str, np.ndarray]  # columns (N,) by name, a row an image
+
 TABLE = ("id", "name", "group", "type", "level")
 NATIVE = ("native",)  # the opinion on the data set's own scale, where it has one
+KEPT = ("id", "mos", "mask", "image", "reference", "crop")  # of a batch, beside its predictions
 PSNR_MAX = 60.0  # dB; an identical image would make a mean infinite
 
 
-def outputs(predict: Callable, weights, batches: Iterable, devices) -> Iterator[dict]:
-    """Batches with what was predicted for them, padding removed, on the host.
+def outputs(
+    predict: Callable, weights: Any, batches: Iterable[dict], devices: Any
+) -> Iterator[dict[str, np.ndarray]]:
+    """Predicts batches; yields the predictions and the KEPT arrays, unpadded, on the host.
 
     Args:
-      predict: mapped by `devices`; (weights, batch) -> per-image arrays.
-      weights: where `devices` wants them.
+      predict: (weights, batch) -> per-image arrays, mapped by `devices`.
+      weights: placed as `devices` wants them.
+      devices: from `training.sharding.make`.
     """
     for local in batches:
         batch = devices.put({k: v for k, v in local.items() if v.dtype != object})
-        out = devices.fetch(
-            {**predict(weights, batch), **{k: batch[k] for k in KEPT if k in batch}}
-        )
-        real = out.pop("mask") > 0
-        yield {k: v[real] for k, v in out.items()}
+        kept = {k: batch[k] for k in KEPT if k in batch}
+        arrays = devices.fetch({**predict(weights, batch), **kept})
+        real = arrays.pop("mask") > 0
+        yield {k: v[real] for k, v in arrays.items()}
 
 
-KEPT = ("id", "mos", "mask", "image", "reference", "crop")
+def scores(batches: Iterable[dict]) -> Table:
+    """Averages the scores of each image over its crops; rows in the order of the ids.
 
-
-def scores(rows: Iterable[dict]) -> dict[str, np.ndarray]:
-    """Scores of each image, averaged over its crops, in the order of the ids.
+    Args:
+      batches: from `outputs`.
 
     Raises:
       RuntimeError: there was not a single image.
     """
-    found = [
-        {k: v for k, v in row.items() if k in ("id", "mos") or k[:5] == "score"} for row in rows
+    small = [
+        {k: v for k, v in batch.items() if k in ("id", "mos") or k.startswith("score")}
+        for batch in batches
     ]
-    if not found:
+    if not small:
         raise RuntimeError("nothing to evaluate: the part holds no image")
-    flat = {k: np.concatenate([row[k] for row in found]) for k in found[0]}
-    ids, place, crops = np.unique(flat["id"], return_inverse=True, return_counts=True)
-    mean = lambda x: np.bincount(place, weights=x.astype(np.float64)) / crops
-    return {"id": ids, **{k: mean(v) for k, v in flat.items() if k != "id"}}
+    crops = {k: np.concatenate([batch[k] for batch in small]) for k in small[0]}
+    ids, row, count = np.unique(crops["id"], return_inverse=True, return_counts=True)
+    means = {
+        k: np.bincount(row, weights=v.astype(np.float64)) / count
+        for k, v in crops.items()
+        if k != "id"
+    }
+    return {"id": ids, **means}
 
 
-def fidelity(rows: Iterable[dict]) -> dict[str, np.ndarray]:
-    """PSNR (dB) and SSIM to the reference, of the image and of its restoration y_0."""
-    ids, measured = [], []
-    for row in rows:
-        restored = np.asarray(pixels.to_uint8(row["views"][:, 0]))
-        ids += row["id"].tolist()
-        for image, y0, reference in zip(row["image"], restored, row["reference"], strict=True):
+def fidelity(batches: Iterable[dict]) -> Table:
+    """PSNR (dB) and SSIM to the reference, of the image and of its restoration y_0.
+
+    Args:
+      batches: from `outputs`.
+
+    Raises:
+      RuntimeError: there was not a single image.
+    """
+    ids, measures = [], []
+    for batch in batches:
+        restored = np.asarray(pixels.to_uint8(batch["views"][:, 0]))
+        ids += batch["id"].tolist()
+        pictures = zip(batch["image"], restored, batch["reference"], strict=True)
+        for image, y0, reference in pictures:
             psnr = [min(full_reference.psnr(reference, x), PSNR_MAX) for x in (image, y0)]
-            measured.append(psnr + [full_reference.ssim(reference, x) for x in (image, y0)])
+            measures.append(psnr + [full_reference.ssim(reference, x) for x in (image, y0)])
     if not ids:
         raise RuntimeError("nothing to evaluate: the part holds no image")
     order = np.argsort(ids)
-    columns = np.array(measured)[order].T
+    columns = np.array(measures)[order].T
     names = ("psnr_image", "psnr_restored", "ssim_image", "ssim_restored")
     return {"id": np.array(ids)[order], **dict(zip(names, columns, strict=True))}
 
 
-def summarise(
-    task: str, table: dict[str, np.ndarray], types: np.ndarray, *, span: float = 1.0
-) -> dict:
-    """The numbers of results.json from the table of predictions.
+def summarise(task: str, table: Table, types: np.ndarray, *, span: float = 1.0) -> dict:
+    """The numbers of results.json, from the table of predictions.
 
     Args:
-      types: the distortion of each image.
-      span: how many units of the data set's own scale quality 0 to 1 is.
+      types: the distortion of each image, "" where it has none.
+      span: see `correlation.summary`.
     """
     if task == "quality":
         return correlation.summary({**table, "type": types}, span=span)
-    names = [k for k in table if k != "id"]
-    means = lambda rows: {k: float(np.mean(table[k][rows])) for k in names}
-    kinds = sorted(set(types.tolist()) - {""})
-    per_type = {t: {"images": int(np.sum(types == t)), **means(types == t)} for t in kinds}
-    return {"images": len(table["id"]), **means(slice(None)), "per_type": per_type}
+    per_type = {
+        type: {"images": int(np.sum(types == type)), **_means(table, types == type)}
+        for type in sorted(set(types.tolist()) - {""})
+    }
+    return {"images": len(table["id"]), **_means(table, slice(None)), "per_type": per_type}
+
+
+def _means(table: Table, rows: np.ndarray | slice) -> dict[str, float]:
+    """The mean of each column over these rows."""
+    return {k: float(np.mean(column[rows])) for k, column in table.items() if k != "id"}
 
 
 MEASURES = {"quality": scores, "restoration": fidelity}
@@ -90,19 +112,22 @@ OUTPUTS = {"quality": ("score", "score_guidance", "score_difference"), "restorat
 
 
 def curve(task: str, results: dict) -> dict[str, float | None]:
-    """The few numbers worth a curve."""
+    """The few numbers of the results that are worth a curve over the training steps."""
     if task == "quality":
-        named = results["scores"].items()
-        return {f"val/srcc_{k}".replace("srcc_score_", "srcc_"): v["srcc"] for k, v in named}
+        by_score = results["scores"].items()
+        return {f"val/srcc_{k}".replace("srcc_score_", "srcc_"): v["srcc"] for k, v in by_score}
     return {f"val/{k}": results[k] for k in ("psnr_image", "psnr_restored", "ssim_restored")}
 
 
-def write_table(path: str, table: dict[str, np.ndarray], facts: dict[str, np.ndarray]) -> None:
-    """predictions.csv: what is known of each image, then what was predicted."""
-    kept = (*TABLE, *(k for k in NATIVE if k in facts))
-    columns = {k: facts[k][table["id"]] for k in kept} | {
-        k: v for k, v in table.items() if k != "id"
-    }
+def write_table(path: str, table: Table, facts: Table) -> None:
+    """Writes predictions.csv: the facts about each image, then its predictions.
+
+    Args:
+      facts: the data set's columns, one row for each id.
+    """
+    names = (*TABLE, *(k for k in NATIVE if k in facts))
+    predicted = {k: v for k, v in table.items() if k != "id"}
+    columns = {k: facts[k][table["id"]] for k in names} | predicted
     with open(path + ".tmp", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -111,41 +136,55 @@ def write_table(path: str, table: dict[str, np.ndarray], facts: dict[str, np.nda
     os.replace(path + ".tmp", path)
 
 
-def choose(task: str, table: dict[str, np.ndarray], facts: dict, count: int) -> dict[int, str]:
-    """Images worth a look, and why: one of each type at a high level, then best and worst."""
+def choose(task: str, table: Table, facts: Table, count: int) -> dict[int, str]:
+    """Chooses images worth a look: one of each type at level 4 or near, then best and worst.
+
+    Args:
+      facts: the data set's columns, one row for each id.
+      count: how many of the best, and of the worst.
+
+    Returns:
+      Id -> why it was chosen.
+    """
     ids = table["id"]
     chosen = {}
-    for kind in sorted(set(facts["type"][ids].tolist()) - {""}):
-        of_type = ids[facts["type"][ids] == kind]
+    for type in sorted(set(facts["type"][ids].tolist()) - {""}):
+        of_type = ids[facts["type"][ids] == type]
         level = facts["level"][of_type]
-        near = of_type[np.argmin(np.abs(level - 4))]
-        chosen[int(near)] = f"type {kind} level {int(facts['level'][near])}"
+        nearest = of_type[np.argmin(np.abs(level - 4))]
+        chosen[int(nearest)] = f"type {type} level {int(facts['level'][nearest])}"
     if task == "quality":
         fit = correlation.logistic_fit(table["score"], table["mos"])
         error = np.abs(fit(table["score"]) - table["mos"])
     else:
         error = table["psnr_image"] - table["psnr_restored"]
-    order = ids[np.argsort(error, kind="stable")].tolist()
-    for why, some in (("best", order), ("worst", order[::-1])):
-        rest = [i for i in some if i not in chosen]
-        chosen |= {i: why for i in rest[:count]}
+    best_first = ids[np.argsort(error, kind="stable")].tolist()
+    for why, order in (("best", best_first), ("worst", best_first[::-1])):
+        not_chosen = [i for i in order if i not in chosen]
+        chosen |= {i: why for i in not_chosen[:count]}
     return chosen
 
 
-def write_examples(path: str, rows: Iterable[dict], chosen: dict[int, str]) -> None:
-    """examples.npz: pictures, views and maps of the chosen images (one crop of each)."""
-    parts: dict[str, list] = {}
-    seen = set()
-    for row in rows:
-        for i, number in enumerate(row["id"].tolist()):
-            if number in chosen and number not in seen:
-                seen.add(number)
-                maps = {k: v[i] for k, v in row.items() if k.startswith("map_")}
-                images = {k: row[k][i] for k in ("image", "reference") if k in row}
-                views = np.asarray(pixels.to_uint8(row["views"][i]))
-                one = {"id": number, "why": chosen[number], "views": views, **images, **maps}
-                for k, v in one.items():
-                    parts.setdefault(k, []).append(v)
+def write_examples(path: str, batches: Iterable[dict], chosen: dict[int, str]) -> None:
+    """Writes examples.npz: picture, views and maps of each chosen image (one crop of each).
+
+    Args:
+      batches: from `outputs`.
+      chosen: from `choose`.
+    """
+    columns: dict[str, list] = {}
+    written = set()
+    for batch in batches:
+        for row, id in enumerate(batch["id"].tolist()):
+            if id not in chosen or id in written:
+                continue
+            written.add(id)
+            maps = {k: v[row] for k, v in batch.items() if k.startswith("map_")}
+            images = {k: batch[k][row] for k in ("image", "reference") if k in batch}
+            views = np.asarray(pixels.to_uint8(batch["views"][row]))
+            example = {"id": id, "why": chosen[id], "views": views, **images, **maps}
+            for k, v in example.items():
+                columns.setdefault(k, []).append(v)
     with open(path + ".tmp", "wb") as file:
-        np.savez_compressed(file, **{k: np.stack(v) for k, v in parts.items()})
+        np.savez_compressed(file, **{k: np.stack(v) for k, v in columns.items()})
     os.replace(path + ".tmp", path)

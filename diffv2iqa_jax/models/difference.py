@@ -18,24 +18,25 @@ MIXES = ("rtab", "concat", "difference")
 class Difference(nn.Module):
     """ResNet features of the views -> differences as query, key, value -> attention -> score.
 
-    form "stages" (the paper's figure): features are the last stage's map; the attention is
-    between channels (RTAB). form "logits" (the authors' code): features are the class logits,
-    projected to `positions`, the attention is between these, and the result passes through
-    the guidance branch's first TABs, or through TABs of its own.
+    form "stages" (the paper's figure) takes the last stage's map and attends between its
+    channels (RTAB). form "logits" (the authors' code) takes the class logits, projects them to
+    `positions`, attends between these, and passes the result through the guidance branch's
+    first TABs, or through TABs of its own.
 
     Attributes:
-      layer_norm: bring every position's features to mean 0 and variance 1 first, then by one
-        learned scale and offset per channel for all views: those of a ResNet are of very
-        different sizes, which a head on frozen ones hardly overcomes. The paper has none.
+      layer_norm: normalise every position's features first, with one learned scale and offset
+        per channel for all views. A ResNet's features differ so much in size that a head on
+        frozen ones hardly overcomes it. The paper has no such norm.
       absolute: take |g_dis - g_m| instead of g_dis - g_m.
-      compare: the views m whose differences are query, key and value; () compares nothing: the
-        head of the "stages" form sees g_dis as it is.
-      mix: of the "stages" form: "rtab" (attention, added to g_dis), "concat" (g_dis and the
-        differences side by side, then a 1 x 1 convolution) or "difference" (their mean alone).
-      positions: of the "logits" form, a square number: what its TABs attend over.
+      compare: the views m whose differences are query, key and value; () compares nothing, so
+        that the head of the "stages" form sees g_dis as it is.
+      mix: how the "stages" form joins g_dis and the differences: "rtab" (attention, added to
+        g_dis), "concat" (side by side, then a 1 x 1 convolution) or "difference" (only the
+        mean of the differences).
+      positions: how many positions the TABs of the "logits" form attend over, a square number.
       width: hidden width of the heads; None takes the features' channels.
-      normalise: of the ResNet's input, one of `pixels.MEAN_STD`.
-      tabs: of the "logits" form, how many TABs of its own where none are shared.
+      normalise: how to normalise the ResNet's input, one of `pixels.MEAN_STD`.
+      tabs: how many TABs the "logits" form builds where it shares none.
     """
 
     form: str = "stages"
@@ -54,65 +55,83 @@ class Difference(nn.Module):
     dtype: str = "float32"
 
     def check(self) -> None:
-        """Raises ValueError for a name that is not known and for views that cannot be."""
-        named = {"form": FORMS, "mix": MIXES, "normalise": tuple(pixels.MEAN_STD)}
-        for name, known in named.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(known)}")
-        alone = not self.compare and self.form == "stages"
-        if not alone and (len(self.compare) != 3 or min(self.compare) < 1):
+        """Raises ValueError for an unknown name and for views that it cannot compare."""
+        choices = {"form": FORMS, "mix": MIXES, "normalise": tuple(pixels.MEAN_STD)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(allowed)}")
+        compares_nothing = not self.compare and self.form == "stages"
+        if not compares_nothing and (len(self.compare) != 3 or min(self.compare) < 1):
             raise ValueError(f"compare {self.compare}: three views from 1, 0 is the image itself")
 
     @nn.compact
-    def __call__(self, views: Views, first_tabs=None, *, train: bool = False):
+    def __call__(
+        self,
+        views: Views,
+        first_tabs: list[layers.TransposedAttention] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns (score (B,), patch scores (B, h, w), patch weights (B, h, w))."""
         self.check()
         b, v, h, w, c = views.image_BVHWC.shape
         if v <= max(self.compare, default=0):
             raise ValueError(f"compare {self.compare}: there are views 0 to {v - 1} only")
-        used = sorted({0, *self.compare})
-        image = views.image_BVHWC[:, jnp.array(used)].reshape(-1, h, w, c)
+        used_views = sorted({0, *self.compare})
+        # The views side by side in one batch: the net runs once.
+        image_NHWC = views.image_BVHWC[:, jnp.array(used_views)].reshape(-1, h, w, c)
         resnet = ResNet(**(self.resnet or {}), dtype=self.dtype, name="resnet")
-        stages, logits = resnet(pixels.normalise(image, self.normalise), train=train)
+        stages, logits = resnet(pixels.normalise(image_NHWC, self.normalise), train=train)
         g = stages[-1] if self.form == "stages" else logits
         if self.layer_norm:
             g = nn.LayerNorm(dtype=self.dtype, name="norm")(g)
-        g = dict(zip(used, g.reshape(b, len(used), *g.shape[1:]).swapaxes(0, 1), strict=True))
-        signed = [g[0] - g[m] for m in self.compare]
+        by_view = g.reshape(b, len(used_views), *g.shape[1:]).swapaxes(0, 1)
+        g_of = dict(zip(used_views, by_view, strict=True))
+        signed = [g_of[0] - g_of[m] for m in self.compare]
         differences = [jnp.abs(d) for d in signed] if self.absolute else signed
         if not self.compare:
-            x = g[0]
+            mixed_BHWC = g_of[0]
         elif self.form == "stages":
-            x = getattr(self, f"_{self.mix}")(g[0], differences, train)
+            mixed_BHWC = getattr(self, f"_{self.mix}")(g_of[0], differences, train)
         else:
-            x = self._logits(g[0], differences, first_tabs, train)
-        width = self.width or x.shape[-1]
+            mixed_BHWC = self._logits(g_of[0], differences, first_tabs, train)
+        width = self.width or mixed_BHWC.shape[-1]
         head = layers.WeightedScore(width, self.positive, self.dropout, self.dtype, name="head")
-        return head(x, train=train)
+        return head(mixed_BHWC, train=train)
 
     def _rtab(self, g_BHWC: jax.Array, differences: list[jax.Array], train: bool) -> jax.Array:
-        """Transposed attention over the differences, added to g_dis."""
+        """Adds to g_dis the transposed attention over the differences."""
         b, h, w, c = g_BHWC.shape
-        flat = lambda x: x.reshape(b, h * w, c).swapaxes(1, 2)
         rtab = layers.TransposedAttention(**(self.tab or {}), dtype=self.dtype, name="rtab")
-        out_BCN = rtab(*map(flat, differences), residual_BCN=flat(g_BHWC), train=train)
+        inputs = [layers.to_channels(difference_BHWC) for difference_BHWC in differences]
+        out_BCN = rtab(*inputs, residual_BCN=layers.to_channels(g_BHWC), train=train)
         return out_BCN.swapaxes(1, 2).reshape(b, h, w, c)
 
     def _concat(self, g_BHWC: jax.Array, differences: list[jax.Array], train: bool) -> jax.Array:
+        """Puts g_dis and the differences side by side and convolves 1 x 1."""
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
-        beside = jnp.concatenate([g_BHWC, *differences], axis=-1)
-        return dense(g_BHWC.shape[-1], name="concat")(beside)
+        concatenated = jnp.concatenate([g_BHWC, *differences], axis=-1)
+        return dense(g_BHWC.shape[-1], name="concat")(concatenated)
 
-    def _difference(self, g_BHWC: jax.Array, differences: list[jax.Array], train: bool):
+    def _difference(
+        self, g_BHWC: jax.Array, differences: list[jax.Array], train: bool
+    ) -> jax.Array:
+        """The mean of the differences, without g_dis."""
         return sum(differences) / len(differences)
 
-    def _logits(self, g_BD: jax.Array, differences: list[jax.Array], first_tabs, train: bool):
+    def _logits(
+        self,
+        g_BD: jax.Array,
+        differences: list[jax.Array],
+        first_tabs: list[layers.TransposedAttention] | None,
+        train: bool,
+    ) -> jax.Array:
+        """The "logits" form: attends between `positions`, then the TABs, then a 32-wide map."""
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
-        project = lambda name, x: dense(self.positions, name=name)(x)
-        named = zip(("c_q", "c_k", "c_v"), differences, strict=True)
-        q, k, v = (project(name, x)[:, :, None] for name, x in named)
+        inputs = zip(("c_q", "c_k", "c_v"), differences, strict=True)
+        q, k, v = (dense(self.positions, name=name)(x_BD)[:, :, None] for name, x_BD in inputs)
         out_BN1 = layers.attend_channels(q, k, v, scale=g_BD.shape[-1] ** -0.5)
-        x_B1N = (out_BN1[:, :, 0] + project("residual", g_BD))[:, None]
+        x_B1N = (out_BN1[:, :, 0] + dense(self.positions, name="residual")(g_BD))[:, None]
         tab = partial(layers.TransposedAttention, **(self.tab or {}), dtype=self.dtype)
         for attend in first_tabs or [tab(name=f"tablock1_{i}") for i in range(self.tabs)]:
             x_B1N = attend(x_B1N, train=train)

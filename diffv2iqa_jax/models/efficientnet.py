@@ -23,7 +23,7 @@ STAGES = (
 def padding(kernel: int, stride: int) -> list[tuple[int, int]]:
     """TensorFlow's "SAME" for an even side: the odd pixel goes to the right and below.
 
-    The published net pads so at every size, as if it were built for 224 pixels.
+    The published net was built for 224 pixels and pads like this at every size.
     """
     total = kernel - stride
     return [(total // 2, total - total // 2)] * 2
@@ -45,29 +45,29 @@ class Block(nn.Module):
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(Norm, self.norm, self.dtype, epsilon=1e-3, momentum=0.99)
         dense = partial(nn.Dense, dtype=self.dtype)
-        before = x_BHWC.shape[-1]
-        wide = before * self.expansion
+        channels = x_BHWC.shape[-1]
+        expanded = channels * self.expansion
         h = x_BHWC
         if self.expansion != 1:
-            h = nn.swish(norm(name="bn0")(conv(wide, (1, 1), name="expand")(h), train))
+            h = nn.swish(norm(name="bn0")(conv(expanded, (1, 1), name="expand")(h), train))
         h = conv(
-            wide,
+            expanded,
             (self.kernel, self.kernel),
             self.stride,
             padding=padding(self.kernel, self.stride),
-            feature_group_count=wide,
+            feature_group_count=expanded,
             name="depthwise",
         )(h)
         h = nn.swish(norm(name="bn1")(h, train))
         squeezed = jnp.mean(h, axis=(1, 2), keepdims=True)
-        squeezed = nn.swish(dense(max(1, before // 4), name="squeeze_reduce")(squeezed))
-        h = h * nn.sigmoid(dense(wide, name="squeeze_expand")(squeezed))
+        squeezed = nn.swish(dense(max(1, channels // 4), name="squeeze_reduce")(squeezed))
+        h = h * nn.sigmoid(dense(expanded, name="squeeze_expand")(squeezed))
         h = norm(name="bn2")(conv(self.width, (1, 1), name="project")(h), train)
-        if self.stride != 1 or before != self.width:
+        if self.stride != 1 or channels != self.width:
             return h
-        # Drops a whole image's update; broadcast over its positions and channels.
-        path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
-        return x_BHWC + path(h)
+        # Drops a whole image's update: one draw for all its positions and channels.
+        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
+        return x_BHWC + drop_path(h)
 
 
 class EfficientNet(nn.Module):
@@ -75,8 +75,8 @@ class EfficientNet(nn.Module):
 
     Attributes:
       stages: see STAGES.
-      stem, head: widths of the convolutions before and after them.
-      drop_path: of the last block; rises linearly from 0.
+      stem, head: widths of the convolutions before and after the stages.
+      drop_path: rate of the last block; rises linearly from 0 at the first.
     """
 
     stages: tuple[tuple[int, ...], ...] = STAGES
@@ -88,21 +88,24 @@ class EfficientNet(nn.Module):
 
     @nn.compact
     def __call__(self, image_BHWC: jax.Array, *, train: bool = False) -> list[jax.Array]:
-        """Returns the last map before each halving of the size, the last block's, the head's."""
+        """Returns the last map before each halving, then the last block's, then the head's."""
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(Norm, self.norm, self.dtype, epsilon=1e-3, momentum=0.99)
         x = conv(self.stem, (3, 3), 2, padding=padding(3, 2), name="stem")(image_BHWC)
         x = nn.swish(norm(name="stem_bn")(x, train))
-        rows = [
-            (kernel, stride if first == 0 else 1, expansion, width)
+        blocks = [
+            (kernel, stride if index == 0 else 1, expansion, width)
             for count, kernel, stride, expansion, width in self.stages
-            for first in range(count)
+            for index in range(count)
         ]
         maps = []
-        for i, row in enumerate(rows):
-            if row[1] > 1:
+        for i, (kernel, stride, expansion, width) in enumerate(blocks):
+            if stride > 1:
                 maps.append(x)
-            rate = self.drop_path * i / len(rows)
-            x = Block(*row, rate, self.norm, self.dtype, name=f"blocks_{i}")(x, train)
-        top = norm(name="head_bn")(conv(self.head, (1, 1), name="head")(x), train)
-        return [*maps, x, nn.swish(top)]
+            rate = self.drop_path * i / len(blocks)
+            block = Block(
+                kernel, stride, expansion, width, rate, self.norm, self.dtype, name=f"blocks_{i}"
+            )
+            x = block(x, train)
+        head_map = norm(name="head_bn")(conv(self.head, (1, 1), name="head")(x), train)
+        return [*maps, x, nn.swish(head_map)]

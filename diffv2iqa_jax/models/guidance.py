@@ -1,4 +1,4 @@
-"""Visual compensation guidance: transformer features of every view, told which view they are of.
+"""Visual compensation guidance: transformer features of every view, marked by which view it is.
 
 With one view and no noise embedding this is MANIQA.
 """
@@ -20,14 +20,14 @@ class Guidance(nn.Module):
     """ViT taps of each view + view embedding -> TABs -> Swin -> TABs -> Swin -> score.
 
     Attributes:
-      select: for each view the ViT blocks to use, in the order of `Views`; () leaves it out.
-      noise_width: width of the learned vector that marks a view's noise level; it is
-        concatenated to the view's features. 0: none.
+      select: for each view, in the order of `Views`, the ViT blocks to use; () leaves it out.
+      noise_width: width of the learned vector that marks a view's noise level and is
+        concatenated to the view's features; 0 adds none.
       reduce: widths of the 1 x 1 convolutions after the first TABs; the last is the first
         Swin's width.
-      width: of the second Swin stage and of the heads.
+      width: width of the second Swin stage and of the heads.
       tabs: transposed attention blocks in each of the two stages.
-      normalise: of the ViT's input, one of `pixels.MEAN_STD`.
+      normalise: how to normalise the ViT's input, one of `pixels.MEAN_STD`.
       tab, swin, vit: settings of these modules.
     """
 
@@ -45,10 +45,10 @@ class Guidance(nn.Module):
     dtype: str = "float32"
 
     def check(self) -> None:
-        """Raises ValueError for a normalisation that is not known and for no view at all."""
+        """Raises ValueError for an unknown normalisation and where no view is used."""
         if self.normalise not in pixels.MEAN_STD:
-            known = list(pixels.MEAN_STD)
-            raise ValueError(f"normalise {self.normalise!r}: known are {known}")
+            allowed = list(pixels.MEAN_STD)
+            raise ValueError(f"normalise {self.normalise!r}: known are {allowed}")
         if not any(self.select):
             raise ValueError(f"select {self.select}: must name a block of some view")
 
@@ -57,28 +57,36 @@ class Guidance(nn.Module):
         b, v, h, w, c = views.image_BVHWC.shape
         if v < len(self.select):
             raise ValueError(f"select {self.select}: names {len(self.select)} views, there are {v}")
-        used = [view for view, chosen in enumerate(self.select) if chosen]
-        image = views.image_BVHWC[:, jnp.array(used)].reshape(-1, h, w, c)
-        blocks = tuple(sorted({tap for taps in self.select for tap in taps}))
-        vit = ViT(**{**(self.vit or {}), "taps": blocks}, dtype=self.dtype, name="vit")
-        taps, _, _ = vit(pixels.normalise(image, self.normalise))
+        used_views = [view for view, blocks in enumerate(self.select) if blocks]
+        # The views side by side in one batch: the ViT runs once.
+        image_NHWC = views.image_BVHWC[:, jnp.array(used_views)].reshape(-1, h, w, c)
+        all_blocks = tuple(sorted({block for blocks in self.select for block in blocks}))
+        vit = ViT(**{**(self.vit or {}), "taps": all_blocks}, dtype=self.dtype, name="vit")
+        taps, _, _ = vit(pixels.normalise(image_NHWC, self.normalise))
         by_block = {
-            block: tap.reshape(b, len(used), *tap.shape[1:])
-            for block, tap in zip(blocks, taps, strict=True)
+            block: tap.reshape(b, len(used_views), *tap.shape[1:])
+            for block, tap in zip(all_blocks, taps, strict=True)
         }
         if self.noise_width:
             shape = (len(self.select), self.noise_width)
             embedding = self.param("noise_embedding", nn.initializers.zeros, shape)
-        groups = []
-        for place, view in enumerate(used):
-            groups += [by_block[block][:, place] for block in self.select[view]]
+        features = []
+        for index, view in enumerate(used_views):
+            features += [by_block[block][:, index] for block in self.select[view]]
             if self.noise_width:
-                wide = (b, groups[-1].shape[1], self.noise_width)
-                groups.append(jnp.broadcast_to(embedding[view], wide).astype(groups[-1].dtype))
-        return jnp.concatenate(groups, axis=-1).swapaxes(1, 2)
+                shape = (b, features[-1].shape[1], self.noise_width)
+                marks = jnp.broadcast_to(embedding[view], shape)
+                features.append(marks.astype(features[-1].dtype))
+        return jnp.concatenate(features, axis=-1).swapaxes(1, 2)
 
     @nn.compact
-    def __call__(self, views: Views, first_tabs=None, *, train: bool = False):
+    def __call__(
+        self,
+        views: Views,
+        first_tabs: list[layers.TransposedAttention] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns (score (B,), patch scores (B, h, w), patch weights (B, h, w)).
 
         Args:
@@ -87,24 +95,22 @@ class Guidance(nn.Module):
         conv = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
         swin = partial(ScaleSwin, **(self.swin or {}), dtype=self.dtype)
         tab = partial(layers.TransposedAttention, **(self.tab or {}), dtype=self.dtype)
-        to_map = lambda x_BCN: layers.to_map(x_BCN.swapaxes(1, 2))
-        to_channels = lambda x: x.reshape(x.shape[0], -1, x.shape[-1]).swapaxes(1, 2)
 
         self.check()
         z_BCN = self.features(views)
         first_tabs = first_tabs or [tab(name=f"tablock1_{i}") for i in range(self.tabs)]
         for attend in first_tabs:
             z_BCN = attend(z_BCN, train=train)
-        x = to_map(z_BCN)
+        x_BHWC = layers.to_map(z_BCN.swapaxes(1, 2))
         for i, width in enumerate(self.reduce):
-            x = conv(width, name=f"conv1_{i}")(x)
-        x = swin(name="swin1")(x, train=train)
-        x_BCN = to_channels(x)
+            x_BHWC = conv(width, name=f"conv1_{i}")(x_BHWC)
+        x_BHWC = swin(name="swin1")(x_BHWC, train=train)
+        x_BCN = layers.to_channels(x_BHWC)
         for i in range(self.tabs):
             x_BCN = tab(name=f"tablock2_{i}")(x_BCN, train=train)
-        x = conv(self.width, name="conv2")(to_map(x_BCN))
-        x = swin(name="swin2")(x, train=train)
+        x_BHWC = conv(self.width, name="conv2")(layers.to_map(x_BCN.swapaxes(1, 2)))
+        x_BHWC = swin(name="swin2")(x_BHWC, train=train)
         head = layers.WeightedScore(
             self.width, self.positive, self.dropout, self.dtype, name="head"
         )
-        return head(x, train=train)
+        return head(x_BHWC, train=train)

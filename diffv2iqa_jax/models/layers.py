@@ -1,13 +1,15 @@
 """Layers that several models share: transposed attention, patch-weighted scores, BatchNorm."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# U(-1/sqrt(fan_in), 1/sqrt(fan_in)): what the parts that come from MANIQA start with.
+# U(-1/sqrt(fan_in), 1/sqrt(fan_in)): MANIQA's initialisation, of everything we took from it.
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
-# The mapped axis that a training step runs over; BatchNorm averages its statistics there.
+# Name of the mapped axis of a training step; BatchNorm averages its statistics over it.
 BATCH_AXIS = "data"
 
 
@@ -22,32 +24,32 @@ def attend_channels(
     """softmax(scale q k^T) v with channels as tokens: (B, C, N).
 
     Args:
-      scale: of the logits; None is 1 / sqrt(N).
-      block: query channels to treat at a time, so that only (B, block, C) of the channel map
-        exists at once, also while differentiating. None: all of them.
+      block: how many query channels to attend from at a time, so that only (B, block, C) of
+        the channel map exists at once, also while differentiating. None takes all.
+      scale: factor of the logits; None is 1 / sqrt(N).
     """
     batch, channels, positions = query_BCN.shape
     scale = positions**-0.5 if scale is None else scale
 
-    def rows(query_BcN: jax.Array) -> jax.Array:
+    def attend(query_BcN: jax.Array) -> jax.Array:
         # Nothing normalises the logits, so they can be huge: they stay float32.
         logits = jnp.einsum("bcn,bdn->bcd", query_BcN, key_BCN, preferred_element_type=jnp.float32)
         attention = nn.softmax(logits * scale).astype(value_BCN.dtype)
         return jnp.einsum("bcd,bdn->bcn", attention, value_BCN)
 
     if block is None or block >= channels:
-        return rows(query_BCN)
-    blocks = -(-channels // block)
+        return attend(query_BCN)
+    blocks = -(-channels // block)  # rounded up
     padded = jnp.pad(query_BCN, ((0, 0), (0, blocks * block - channels), (0, 0)))
     query_SBcN = padded.reshape(batch, blocks, block, positions).swapaxes(0, 1)
-    out_SBcN = jax.lax.map(jax.checkpoint(rows, prevent_cse=False), query_SBcN)
+    out_SBcN = jax.lax.map(jax.checkpoint(attend, prevent_cse=False), query_SBcN)
     return out_SBcN.swapaxes(0, 1).reshape(batch, -1, positions)[:, :channels]
 
 
 def scramble(x_BCN: jax.Array) -> jax.Array:
-    """MANIQA's quirk: transposed to (B, N, C), then *reshaped* back to (B, C, N).
+    """MANIQA's quirk: transposes to (B, N, C), then *reshapes* back to (B, C, N).
 
-    It mixes channels and positions; the published weights depend on it.
+    This mixes channels and positions; the published weights depend on it.
     """
     return x_BCN.swapaxes(1, 2).reshape(x_BCN.shape)
 
@@ -66,27 +68,38 @@ class TransposedAttention(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, query_BCN, key_BCN=None, value_BCN=None, residual_BCN=None, *, train=False):
-        """One input: it is query, key, value and residual. Otherwise each is given."""
-        x = query_BCN
-        inputs = {"c_q": x, "c_k": key_BCN, "c_v": value_BCN}
-        project = lambda name, x: nn.Dense(
-            x.shape[-1], kernel_init=fan_in_uniform, dtype=self.dtype, name=name
-        )(x)
-        q, k, v = (project(name, x if y is None else y) for name, y in inputs.items())
+    def __call__(
+        self,
+        query_BCN: jax.Array,
+        key_BCN: jax.Array | None = None,
+        value_BCN: jax.Array | None = None,
+        residual_BCN: jax.Array | None = None,
+        *,
+        train: bool = False,
+    ) -> jax.Array:
+        """(B, C, N) -> same. A key, value or residual of None is the query."""
+
+        def project(name: str, x_BCN: jax.Array | None) -> jax.Array:
+            x_BCN = query_BCN if x_BCN is None else x_BCN
+            width = x_BCN.shape[-1]
+            dense = nn.Dense(width, kernel_init=fan_in_uniform, dtype=self.dtype, name=name)
+            return dense(x_BCN)
+
+        q, k, v = project("c_q", query_BCN), project("c_k", key_BCN), project("c_v", value_BCN)
         out_BCN = attend_channels(q, k, v, block=self.block)
         if self.scramble:
             out_BCN = scramble(out_BCN)
         out_BCN = nn.Dropout(self.dropout, deterministic=not train)(out_BCN)
-        return (x if residual_BCN is None else residual_BCN) + out_BCN
+        return (query_BCN if residual_BCN is None else residual_BCN) + out_BCN
 
 
 class WeightedScore(nn.Module):
     """Scores every position, weighs it, and averages (MANIQA): score = sum(s w) / sum(w).
 
     Attributes:
-      width: of the hidden layer.
-      positive: end the scores in a ReLU, as MANIQA. An all-negative start is then a dead head.
+      width: width of the hidden layer.
+      positive: end the scores in a ReLU, as MANIQA does. A head whose scores all start
+        negative then never learns.
     """
 
     width: int
@@ -95,21 +108,21 @@ class WeightedScore(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, *, train: bool = False):
+    def __call__(
+        self, x_BHWC: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the score (B,), the positions' scores and their weights (B, H, W)."""
+        dense = partial(nn.Dense, kernel_init=fan_in_uniform, dtype=self.dtype)
 
         def head(name: str) -> jax.Array:
-            dense = lambda width, layer: nn.Dense(
-                width, kernel_init=fan_in_uniform, dtype=self.dtype, name=f"{name}_{layer}"
-            )
-            x = nn.relu(dense(self.width, 0)(x_BHWC))
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            return dense(1, 1)(x)[..., 0].astype(jnp.float32)
+            hidden = nn.relu(dense(self.width, name=f"{name}_0")(x_BHWC))
+            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+            return dense(1, name=f"{name}_1")(hidden)[..., 0].astype(jnp.float32)
 
         score_BHW, logit_BHW = head("score"), head("weight")
         if self.positive:
             score_BHW = nn.relu(score_BHW)
-        # w / sum(w), w = sigmoid(logit): in this form it is finite where every w vanishes.
+        # w / sum(w) with w = sigmoid(logit); this form stays finite where every w vanishes.
         share_BHW = nn.softmax(nn.log_sigmoid(logit_BHW), axis=(1, 2))
         return jnp.sum(score_BHW * share_BHW, (1, 2)), score_BHW, nn.sigmoid(logit_BHW)
 
@@ -117,8 +130,9 @@ class WeightedScore(nn.Module):
 class Norm(nn.Module):
     """The normalisation after each convolution.
 
-    kind "batch": BatchNorm, by its running statistics unless training; "frozen": always by
-    its running statistics, as with a frozen backbone; "group": GroupNorm, which keeps none.
+    kind "batch" is BatchNorm, which uses its running statistics unless training; "frozen" is
+    BatchNorm that always uses them, as for a frozen backbone; "group" is GroupNorm, which
+    keeps no statistics.
     """
 
     kind: str
@@ -144,6 +158,11 @@ class Norm(nn.Module):
 
 
 def to_map(x_BND: jax.Array) -> jax.Array:
-    """Positions in row-major order, as many rows as columns: (B, N, D) -> (B, H, W, D)."""
+    """Lays positions out as a square, row by row: (B, N, D) -> (B, H, W, D)."""
     side = round(x_BND.shape[1] ** 0.5)
     return x_BND.reshape(x_BND.shape[0], side, side, x_BND.shape[2])
+
+
+def to_channels(x_BHWC: jax.Array) -> jax.Array:
+    """The positions of each channel, row by row: (B, H, W, C) -> (B, C, N)."""
+    return x_BHWC.reshape(x_BHWC.shape[0], -1, x_BHWC.shape[-1]).swapaxes(1, 2)

@@ -16,15 +16,15 @@ BRANCHES = {"guidance": Guidance, "difference": Difference, "vcrnet": VCRBranch}
 
 
 def weight_of(name: str, branches: Collection[str], w2: float | jax.Array) -> float | jax.Array:
-    """Of this branch's score: w2 if it is the difference branch and not the only one."""
+    """Weight of a branch's score: w2 for the difference branch beside others, else 1."""
     return w2 if name == "difference" and len(branches) > 1 else 1.0
 
 
 class QualityModel(nn.Module):
-    """Views of an image -> its quality S1 + w2 S2, and each branch's part of it.
+    """Views of an image -> its quality S1 + w2 S2, and what each branch adds to it.
 
     Attributes:
-      branches: settings of each branch by name; a branch left out is not built.
+      branches: settings of each branch to build, by name.
       w2: weight of the difference branch (paper 1, release 5), or "learned", starting at 1.
       share_tabs: let the difference branch use the guidance branch's first TABs (release).
     """
@@ -35,6 +35,7 @@ class QualityModel(nn.Module):
     dtype: str = "float32"
 
     def check(self) -> None:
+        """Raises ValueError for an unknown branch and for settings that do not go together."""
         unknown = sorted(set(self.branches) - set(BRANCHES))
         if unknown or not self.branches:
             raise ValueError(f"branches {unknown or 'none'}: known are {sorted(BRANCHES)}")
@@ -53,23 +54,25 @@ class QualityModel(nn.Module):
           weights; and parts (B, branches), the weighted scores, whose sum is score.
         """
         self.check()
-        tabs = None
+        shared_tabs = None
         if self.share_tabs:
             guidance = self.branches["guidance"]
             settings = {**(guidance.get("tab") or {}), "dtype": self.dtype}
             count = guidance.get("tabs", Guidance.tabs)
-            tabs = [TransposedAttention(**settings, name=f"tablock1_{i}") for i in range(count)]
-        out = {}
+            names = [f"tablock1_{i}" for i in range(count)]
+            shared_tabs = [TransposedAttention(**settings, name=name) for name in names]
+        outputs = {}
         for name, settings in self.branches.items():
             branch = BRANCHES[name](**{"dtype": self.dtype, **settings}, name=name)
-            score, patches, weights = branch(views, tabs, train=train)
-            out |= {f"score_{name}": score, f"map_score_{name}": patches}
-            out |= {f"map_weight_{name}": weights}
+            score_B, patch_score_Bhw, patch_weight_Bhw = branch(views, shared_tabs, train=train)
+            outputs[f"score_{name}"] = score_B
+            outputs[f"map_score_{name}"] = patch_score_Bhw
+            outputs[f"map_weight_{name}"] = patch_weight_Bhw
         w2 = self.param("w2", nn.initializers.ones, ()) if self.w2 == "learned" else self.w2
-        parts = []
+        contributions = []
         for name in self.branches:
-            score, weight = out[f"score_{name}"], weight_of(name, self.branches, w2)
-            parts.append(weight * score)
-            out[f"weight_{name}"] = jnp.full_like(score, weight)
-        out["parts"] = jnp.stack(parts, axis=1)
-        return out | {"score": out["parts"].sum(1)}
+            score_B, weight = outputs[f"score_{name}"], weight_of(name, self.branches, w2)
+            contributions.append(weight * score_B)
+            outputs[f"weight_{name}"] = jnp.full_like(score_B, weight)
+        outputs["parts"] = jnp.stack(contributions, axis=1)
+        return outputs | {"score": outputs["parts"].sum(1)}

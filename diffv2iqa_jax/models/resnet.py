@@ -18,7 +18,7 @@ class Bottleneck(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x, train: bool):
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(Norm, self.norm, self.dtype)
         h = nn.relu(norm(name="bn1")(conv(self.width, (1, 1), name="conv1")(x), train))
@@ -36,10 +36,11 @@ class ResNet(nn.Module):
 
     Attributes:
       blocks: bottlenecks in each stage; (3, 4, 6, 3) is ResNet50.
-      width: of the first stage, doubled in each; a stage puts out four times its width.
+      width: width of the first stage, doubled in each; a stage returns four times its width.
       classes: width of the classification layer; 0 builds none.
-      stem_stride, pool: of the first convolution, and whether a pooling follows; for small
-        images 1 and False keep every pixel, as is usual.
+      stem_stride: stride of the first convolution.
+      pool: whether a pooling follows it. For small images a stride of 1 without pooling keeps
+        every pixel, as is usual.
     """
 
     blocks: tuple[int, ...] = (3, 4, 6, 3)
@@ -51,7 +52,9 @@ class ResNet(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, image_BHWC: jax.Array, *, train: bool = False):
+    def __call__(
+        self, image_BHWC: jax.Array, *, train: bool = False
+    ) -> tuple[list[jax.Array], jax.Array | None]:
         """Returns (stages: list of (B, h, w, C), logits (B, classes) or None)."""
         stem = partial(nn.Conv, use_bias=False, dtype=self.dtype, name="conv1")
         x = stem(self.width, (7, 7), self.stem_stride, padding=3)(image_BHWC)

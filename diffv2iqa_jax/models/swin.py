@@ -20,22 +20,28 @@ def relative_index(window: int) -> np.ndarray:
 
 def shift_mask(height: int, width: int, window: int, shift: int) -> np.ndarray:
     """-100 between positions of a window that the roll made neighbours, else 0: (n, w*w, w*w)."""
-    label = lambda size: np.digitize(np.arange(size), [size - window, size - shift])
-    region = 3 * label(height)[:, None] + label(width)[None]
-    ids = _windows(region[None, :, :, None], window)[..., 0]
-    return np.where(ids[:, :, None] == ids[:, None], 0.0, -100.0).astype(np.float32)
+
+    def bands(size: int) -> np.ndarray:
+        """2 for each row (or column) that the roll brought around, 1 for their window's others."""
+        return np.digitize(np.arange(size), [size - window, size - shift])
+
+    region_HW = 3 * bands(height)[:, None] + bands(width)[None]
+    region_nL = _windows(region_HW[None, :, :, None], window)[..., 0]
+    same_region = region_nL[:, :, None] == region_nL[:, None]
+    return np.where(same_region, 0.0, -100.0).astype(np.float32)
 
 
-def _windows(x_BHWC, window: int):
+def _windows(x_BHWC: jax.Array, window: int) -> jax.Array:
     """(B, H, W, C) -> (B * windows, w*w, C), windows in row-major order."""
     b, h, w, c = x_BHWC.shape
     x = x_BHWC.reshape(b, h // window, window, w // window, window, c)
     return x.swapaxes(2, 3).reshape(-1, window * window, c)
 
 
-def _unwindows(x, shape, window: int):
+def _unwindows(x_BLD: jax.Array, shape: tuple[int, ...], window: int) -> jax.Array:
+    """The inverse of `_windows`; `shape` is that of its input."""
     b, h, w, c = shape
-    x = x.reshape(b, h // window, w // window, window, window, c)
+    x = x_BLD.reshape(b, h // window, w // window, window, window, c)
     return x.swapaxes(2, 3).reshape(b, h, w, c)
 
 
@@ -47,17 +53,18 @@ class WindowAttention(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BLD, mask_nLL=None):
+    def __call__(self, x_BLD: jax.Array, mask_nLL: jax.Array | None = None) -> jax.Array:
+        """Windows as rows of the batch -> same; the mask is added to the n windows' logits."""
         b, length, d = x_BLD.shape
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
         qkv = dense(3 * d, name="qkv")(x_BLD).reshape(b, length, 3, self.heads, -1)
         q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-        table = self.param(
+        bias_table = self.param(
             "relative_position_bias_table",
             nn.initializers.truncated_normal(0.02),
             ((2 * self.window - 1) ** 2, self.heads),
         )
-        bias_LLN = table[relative_index(self.window)]
+        bias_LLN = bias_table[relative_index(self.window)]
         logits = jnp.einsum("bihd,bjhd->bhij", q, k, preferred_element_type=jnp.float32)
         logits = logits * (d // self.heads) ** -0.5 + bias_LLN.transpose(2, 0, 1)[None]
         if mask_nLL is not None:
@@ -79,23 +86,23 @@ class SwinBlock(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BHWC, *, train: bool = False):
+    def __call__(self, x_BHWC: jax.Array, *, train: bool = False) -> jax.Array:
         _, h, w, d = x_BHWC.shape
-        small = min(h, w) <= self.window
-        window, shift = (min(h, w), 0) if small else (self.window, self.shift)
+        one_window = min(h, w) <= self.window
+        window, shift = (min(h, w), 0) if one_window else (self.window, self.shift)
         if h % window or w % window:
             raise ValueError(f"window {window}: does not divide the {h} x {w} positions")
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
-        # Drops a whole image's update; broadcast over its positions and channels.
-        path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
+        # Drops a whole image's update: one draw for all its positions and channels.
+        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
         y = jnp.roll(norm(name="norm1")(x_BHWC), (-shift, -shift), (1, 2))
         mask = jnp.asarray(shift_mask(h, w, window, shift)) if shift else None
         y = WindowAttention(self.heads, window, self.dtype, name="attn")(_windows(y, window), mask)
         y = jnp.roll(_unwindows(y, x_BHWC.shape, window), (shift, shift), (1, 2))
-        x = x_BHWC + path(y)
+        x = x_BHWC + drop_path(y)
         y = nn.gelu(dense(self.mlp, name="fc1")(norm(name="norm2")(x)), approximate=False)
-        return x + path(dense(d, name="fc2")(y))
+        return x + drop_path(dense(d, name="fc2")(y))
 
 
 class ScaleSwin(nn.Module):
@@ -103,7 +110,7 @@ class ScaleSwin(nn.Module):
 
     Attributes:
       scale: 0.8 in MANIQA's KADID and KonIQ code, 0.13 in its PIPAL code.
-      drop_path: of the last block; rises linearly from 0.
+      drop_path: rate of the last block; rises linearly from 0 at the first.
     """
 
     depths: tuple[int, ...] = (2, 2)
@@ -118,9 +125,9 @@ class ScaleSwin(nn.Module):
     @nn.compact
     def __call__(self, x_BHWC: jax.Array, *, train: bool = False) -> jax.Array:
         width = x_BHWC.shape[-1]
-        odd = [n for n in self.heads if width % n]
-        if odd:
-            raise ValueError(f"heads {odd}: do not divide the width {width}")
+        unfit = [heads for heads in self.heads if width % heads]
+        if unfit:
+            raise ValueError(f"heads {unfit}: do not divide the width {width}")
         x = nn.Dropout(self.dropout, deterministic=not train)(x_BHWC)
         rates = iter(np.linspace(0.0, self.drop_path, sum(self.depths)).tolist())
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):

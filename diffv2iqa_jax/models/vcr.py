@@ -1,6 +1,6 @@
 """VCRNet (Pan et al. 2022): a restoration autoencoder whose decoder helps an EfficientNet judge.
 
-Both nets see the same ImageNet-normalised image, also at training time of either.
+Both nets see the same ImageNet-normalised image, whichever of them is trained.
 """
 
 from functools import partial
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from diffv2iqa_jax import pixels
 from diffv2iqa_jax.models.efficientnet import STAGES, EfficientNet
-from diffv2iqa_jax.models.layers import Norm
+from diffv2iqa_jax.models.layers import Norm, TransposedAttention
 from diffv2iqa_jax.types import Views
 
 
@@ -19,7 +19,7 @@ class PReLU(nn.Module):
     """max(x, 0) + slope min(x, 0) with one learned slope."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         slope = self.param("slope", nn.initializers.constant(0.25), ())
         return jnp.where(x >= 0, x, slope.astype(x.dtype) * x)
 
@@ -33,17 +33,12 @@ class Unit(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BHWC, train: bool):
-        conv = lambda rows, columns, bias, name: nn.Conv(
-            self.width,
-            (rows, columns),
-            self.stride,
-            padding=[(rows // 2,) * 2, (columns // 2,) * 2],
-            use_bias=bias,
-            dtype=self.dtype,
-            name=name,
-        )(x_BHWC)
-        total = conv(3, 3, True, "square") + conv(3, 1, False, "column") + conv(1, 3, False, "row")
+    def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
+        conv = partial(nn.Conv, self.width, strides=self.stride, dtype=self.dtype)
+        square = conv((3, 3), padding=1, name="square")
+        column = conv((3, 1), padding=[(1, 1), (0, 0)], use_bias=False, name="column")
+        row = conv((1, 3), padding=[(0, 0), (1, 1)], use_bias=False, name="row")
+        total = square(x_BHWC) + column(x_BHWC) + row(x_BHWC)
         return Norm(self.norm, self.dtype, name="bn")(total, train)
 
 
@@ -51,7 +46,7 @@ class Restoration(nn.Module):
     """Image -> restored image, both ImageNet-normalised, and the decoder's features.
 
     Attributes:
-      width: of the finest level, 16 as published; the deepest is 32 times as wide.
+      width: width of the finest level, 16 as published; the deepest is 32 times as wide.
       norm: "batch", or "frozen" to use the running statistics in training too.
     """
 
@@ -60,7 +55,9 @@ class Restoration(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, image_BHWC: jax.Array, *, train: bool = False):
+    def __call__(
+        self, image_BHWC: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, list[jax.Array]]:
         """Returns (restored (B, H, W, 3) float32, four decoder maps, coarsest first)."""
         if any(side % 16 for side in image_BHWC.shape[1:3]):
             raise ValueError(f"image {image_BHWC.shape[1:3]}: sides must divide by 16")
@@ -72,32 +69,37 @@ class Restoration(nn.Module):
             x = prelu(Norm(self.norm, self.dtype, name=f"deconv_bn{i}")(x, train))
             x = jnp.concatenate([x, levels.pop()], axis=-1)
             features.append(x)
-        # The published forward pass computes the restored image and throws it away.
+        # The published forward pass computes the restored image and drops it; we return it.
         return self._deconv(3, 1, "deconv5", "float32")(x), features
 
-    def _encode(self, image_BHWC, prelu: PReLU, train: bool):
-        """The deepest map, and those of the finer levels, each with the image itself at hand."""
-        unit = lambda x, width, stride, i: Unit(
-            self.width * width, stride, self.norm, self.dtype, name=f"unit{i}"
-        )(x, train)
-        point = lambda x, width, stride, name: nn.Conv(
-            self.width * width, (1, 1), stride, padding=0, dtype=self.dtype, name=name
-        )(x)
-        pool = lambda side: nn.max_pool(image_BHWC, (side, side), (side, side))
+    def _encode(
+        self, image_BHWC: jax.Array, prelu: PReLU, train: bool
+    ) -> tuple[jax.Array, list[jax.Array]]:
+        """Returns the deepest map, and those of the four finer levels, finest first.
+
+        The three finest also hold features of the image itself, pooled to their size.
+        """
+        unit = partial(Unit, norm=self.norm, dtype=self.dtype)
+        point = partial(nn.Conv, kernel_size=(1, 1), padding=0, dtype=self.dtype)
+
         x = nn.Conv(self.width, (3, 3), padding=1, dtype=self.dtype, name="conv")(image_BHWC)
-        x = prelu(x + unit(prelu(unit(x, 1, 1, 1)), 1, 1, 2))
-        levels = [jnp.concatenate([point(image_BHWC, 1, 1, "image0"), x], axis=-1)]
-        for i, width in enumerate((2, 4, 16, 32), start=1):
+        h = prelu(unit(self.width, 1, name="unit1")(x, train))
+        x = prelu(x + unit(self.width, 1, name="unit2")(h, train))
+        levels = [jnp.concatenate([point(self.width, name="image0")(image_BHWC), x], axis=-1)]
+        for i, multiplier in enumerate((2, 4, 16, 32), start=1):
+            width = self.width * multiplier
             x = levels[-1]
-            h = prelu(unit(x, width, 2, 2 * i + 1))
-            x = prelu(point(x, width, 2, f"resconv{2 * i}") + unit(h, width, 1, 2 * i + 2))
+            h = prelu(unit(width, 2, name=f"unit{2 * i + 1}")(x, train))
+            h = unit(width, 1, name=f"unit{2 * i + 2}")(h, train)
+            x = prelu(point(width, strides=2, name=f"resconv{2 * i}")(x) + h)
             if i < 3:
-                x = jnp.concatenate([point(pool(2**i), width, 1, f"image{i}"), x], axis=-1)
+                pooled = nn.max_pool(image_BHWC, (2**i, 2**i), (2**i, 2**i))
+                x = jnp.concatenate([point(width, name=f"image{i}")(pooled), x], axis=-1)
             levels.append(x)
         return levels.pop(), levels
 
-    def _deconv(self, width: int, stride: int, name: str, dtype: str):
-        """Transposed 3 x 3 convolution that multiplies the size by its stride exactly."""
+    def _deconv(self, width: int, stride: int, name: str, dtype: str) -> nn.ConvTranspose:
+        """Transposed 3 x 3 convolution that multiplies the size by exactly its stride."""
         return nn.ConvTranspose(
             width,
             (3, 3),
@@ -118,7 +120,7 @@ class Scales(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BHWC, train: bool):
+    def __call__(self, x_BHWC: jax.Array, train: bool) -> jax.Array:
         conv = partial(nn.Conv, self.width, dtype=self.dtype)
         square = partial(conv, (3, 3), self.stride, padding=self.pad)
         twice = conv((3, 3), padding=1, name="square3")(square(name="square2")(x_BHWC))
@@ -131,13 +133,13 @@ class VCRNet(nn.Module):
     """ImageNet-normalised image -> its quality (B,), unbounded, and the restored image.
 
     Attributes:
-      width: of the restoration, see there.
-      scale_width: of each part of a multi-scale block.
+      width: see `Restoration`.
+      scale_width: width of each convolution of a multi-scale block.
       hidden: width of the two layers before the score.
-      stages, stem, head: of the EfficientNet; it must have the size halved five times.
+      stages, stem, head: see `EfficientNet`, which must halve the size five times.
       always_drop: drop also when not training, as the published code does by a slip; the score
         is then random and needs a "dropout" key.
-      norm: "batch" or "frozen", of both nets.
+      norm: "batch" or "frozen", for both nets.
     """
 
     width: int = 16
@@ -152,7 +154,10 @@ class VCRNet(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, image_BHWC: jax.Array, *, train: bool = False):
+    def __call__(
+        self, image_BHWC: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
+        """Returns (quality (B,), restored (B, H, W, 3)), both float32."""
         settings = {"norm": self.norm, "dtype": self.dtype}
         restoration = Restoration(self.width, **settings, name="restoration")
         restored, features = restoration(image_BHWC, train=train)
@@ -162,10 +167,12 @@ class VCRNet(nn.Module):
             raise ValueError(f"stages {self.stages}: {len(maps) - 1} halvings where 5 are needed")
         scales = partial(Scales, self.scale_width, **settings)
         pooled = []
-        for i, (y, x) in enumerate(zip((1, 2, 3, 5), (3, 2, 1, 0), strict=True), start=1):
-            y = scales(2, 1, name=f"inception{i}_1")(maps[y], train)
-            x = scales(8, 0, name=f"inception{i}_11")(features[x], train)
-            pooled.append(jnp.mean(jnp.concatenate([y, x], axis=-1), axis=(1, 2)))
+        # Each map of the EfficientNet beside a decoder's, from fine to coarse.
+        pairs = zip((1, 2, 3, 5), (3, 2, 1, 0), strict=True)
+        for i, (map_index, feature_index) in enumerate(pairs, start=1):
+            seen = scales(2, 1, name=f"inception{i}_1")(maps[map_index], train)
+            decoded = scales(8, 0, name=f"inception{i}_11")(features[feature_index], train)
+            pooled.append(jnp.mean(jnp.concatenate([seen, decoded], axis=-1), axis=(1, 2)))
         return self._score(jnp.concatenate(pooled, axis=-1), train), restored
 
     def _score(self, x_BD: jax.Array, train: bool) -> jax.Array:
@@ -177,7 +184,7 @@ class VCRNet(nn.Module):
 
 
 class VCRBranch(nn.Module):
-    """VCRNet as the branch of a quality model: it judges the image by a restoration of its own.
+    """VCRNet as a branch of the quality model: it judges the image by its own restoration.
 
     Attributes:
       net: settings of VCRNet.
@@ -187,9 +194,20 @@ class VCRBranch(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, views: Views, first_tabs=None, *, train: bool = False):
-        """Returns (score (B,), the same as a map of one position, its weight 1)."""
-        image = pixels.normalise(views.image_BVHWC[:, 0], "imagenet")
-        score, _ = VCRNet(**(self.net or {}), dtype=self.dtype, name="net")(image, train=train)
-        one = score[:, None, None]
-        return score, one, jnp.ones_like(one)
+    def __call__(
+        self,
+        views: Views,
+        first_tabs: list[TransposedAttention] | None = None,
+        *,
+        train: bool = False,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Returns (score (B,), the score as a map (B, 1, 1), weights of 1 (B, 1, 1)).
+
+        Args:
+          first_tabs: not used; every branch of the quality model takes them.
+        """
+        image_BHWC = pixels.normalise(views.image_BVHWC[:, 0], "imagenet")
+        net = VCRNet(**(self.net or {}), dtype=self.dtype, name="net")
+        score_B, _ = net(image_BHWC, train=train)
+        score_B11 = score_B[:, None, None]
+        return score_B, score_B11, jnp.ones_like(score_B11)

@@ -16,7 +16,7 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BND):
+    def __call__(self, x_BND: jax.Array) -> jax.Array:
         b, n, d = x_BND.shape
         norm = partial(nn.LayerNorm, epsilon=1e-6, dtype=self.dtype)
         dense = partial(nn.Dense, dtype=self.dtype, kernel_init=nn.initializers.xavier_uniform())
@@ -33,8 +33,8 @@ class ViT(nn.Module):
     """Images in [-1, 1] of exactly `image_size` -> tapped block outputs, without the class token.
 
     Attributes:
-      taps: indices of the blocks (from 0) whose raw outputs to return; blocks past the last
-        tap are not built unless `final` asks for the end.
+      taps: indices (from 0) of the blocks whose raw outputs to return; blocks after the last
+        tap are only built if `final`.
       final: also run to the end and return the normed tokens.
       classes: width of the classification head on the class token; 0 builds none.
       attention: "xla", "cudnn" (bf16 on a GPU) or None to let JAX choose.
@@ -53,13 +53,16 @@ class ViT(nn.Module):
     dtype: str = "float32"
 
     def check(self) -> None:
+        """Raises ValueError for a tap that does not exist and a patch that does not fit."""
         if any(not 0 <= t < self.depth for t in self.taps):
             raise ValueError(f"taps {self.taps}: this ViT has blocks 0 to {self.depth - 1}")
         if self.image_size % self.patch:
             raise ValueError(f"patch {self.patch}: does not divide image_size {self.image_size}")
 
     @nn.compact
-    def __call__(self, image_BHWC: jax.Array):
+    def __call__(
+        self, image_BHWC: jax.Array
+    ) -> tuple[list[jax.Array], jax.Array | None, jax.Array | None]:
         """Returns (taps: list of (B, N, D), logits, normed tokens or None)."""
         self.check()
         b, h, w, _ = image_BHWC.shape
@@ -71,18 +74,18 @@ class ViT(nn.Module):
         )(image_BHWC)
         x = x.reshape(b, -1, self.width)
         normal = nn.initializers.truncated_normal(0.02)
-        token = self.param("cls_token", normal, (1, 1, self.width))
+        class_token = self.param("cls_token", normal, (1, 1, self.width))
         positions = self.param("pos_embed", normal, (1, x.shape[1] + 1, self.width))
-        token = jnp.broadcast_to(token, (b, 1, self.width)).astype(x.dtype)
-        x = jnp.concatenate([token, x], axis=1) + positions.astype(x.dtype)
-        taps = {}
+        class_token = jnp.broadcast_to(class_token, (b, 1, self.width)).astype(x.dtype)
+        x = jnp.concatenate([class_token, x], axis=1) + positions.astype(x.dtype)
+        taps = {}  # what each block returns, without the class token
         for i in range(self.depth if self.final else max(self.taps) + 1):
             block = Block(self.heads, self.mlp, self.attention, self.dtype, name=f"blocks_{i}")
             x = block(x)
             taps[i] = x[:, 1:]
-        features = [taps[i] for i in self.taps]
+        tapped = [taps[i] for i in self.taps]
         if not self.final:
-            return features, None, None
+            return tapped, None, None
         x = nn.LayerNorm(epsilon=1e-6, dtype=self.dtype, name="norm")(x)
         logits = nn.Dense(self.classes, name="head")(x[:, 0]) if self.classes else None
-        return features, logits, x[:, 1:]
+        return tapped, logits, x[:, 1:]

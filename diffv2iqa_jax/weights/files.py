@@ -1,8 +1,8 @@
-"""Published weights -> ours, strictly; and the files that ours are kept in.
+"""Converts published weights to ours, strictly, and reads and writes our files of weights.
 
-A file of ours is FILE.safetensors, whose tensors are named params/... and stats/..., with a card
-beside it, FILE.json: what net it is for, in which settings, what its input must be normalised
-by, and the SHA-256 of the weights' file. A file whose card does not fit is refused.
+Our file is FILE.safetensors, whose tensors are named params/... and stats/..., with a card
+beside it, FILE.json. The card says what net the weights are for, its settings, how to normalise
+its input, and the SHA-256 of FILE.safetensors. `load` refuses a file that its card does not fit.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ from diffv2iqa_jax.types import Weights
 from diffv2iqa_jax.weights import renames
 
 FORMAT = 1
-MAX_HEADER = 100_000_000  # bytes: no net has names enough for more
+MAX_HEADER = 100_000_000  # bytes: no net has enough names for a longer one
 
 
 class Renamed(NamedTuple):
-    """Tensors in our layout by our flat names, and what became of each of theirs.
+    """Tensors in our layout by our flat names, and what became of each published tensor.
 
     Attributes:
       tensors: "params/..." or "stats/..." -> float32 array.
-      report: (their name, shape, our name or "dropped").
-      unknown: their names that no rule knows.
+      report: of each, (published name, published shape, our name or "dropped").
+      unknown: published names that no rule matches.
     """
 
     tensors: dict[str, np.ndarray]
@@ -40,25 +40,26 @@ class Renamed(NamedTuple):
 
 
 def rename(kind: str, tensors: dict[str, np.ndarray]) -> Renamed:
-    """Their names and layouts -> ours, by the tables of `renames`.
+    """Gives published tensors our names and layouts, by the tables of `renames`.
 
     Raises:
-      ValueError: the kind is unknown, or two tensors have the same name of ours.
+      ValueError: the kind is unknown, or two tensors would have the same name.
     """
     if kind not in renames.RULES:
         raise ValueError(f"kind {kind!r}: known are {sorted(renames.RULES)}")
-    out, report, unknown = {}, [], []
+    renamed, report, unknown = {}, [], []
     prepared = renames.PREPARE.get(kind, dict)(_without_prefix(tensors))
     for name, value in prepared.items():
-        ours, layout = target(kind, name)
-        report.append((name, value.shape, ours or "dropped"))
-        if ours is None and layout is None:
+        our_name, layout = target(kind, name)
+        report.append((name, value.shape, our_name or "dropped"))
+        if our_name is None and layout is None:
             unknown.append(name)
-        elif ours in out:
-            raise ValueError(f"kind {kind!r}: two tensors would be {ours}, one is {name}")
-        elif ours:
-            out[ours] = np.asarray(renames.LAYOUTS[layout](value), np.float32, order="C")
-    return Renamed(out, report, unknown)
+        elif our_name in renamed:
+            raise ValueError(f"kind {kind!r}: two tensors would be {our_name}, one is {name}")
+        elif our_name:
+            array = renames.LAYOUTS[layout](value)
+            renamed[our_name] = np.asarray(array, np.float32, order="C")
+    return Renamed(renamed, report, unknown)
 
 
 def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -69,131 +70,147 @@ def _without_prefix(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def target(kind: str, name: str) -> tuple[str | None, str | None]:
-    """Our name of a tensor and its layout; (None, "drop") drops it, (None, None) is unknown."""
-    match = lambda pattern, text: re.fullmatch(pattern.replace(".", r"\."), text)
+    """Returns a published tensor's name among ours and its layout.
+
+    (None, "drop") is a tensor that we leave out, (None, None) one that no rule matches.
+    """
     layer, _, leaf = name.rpartition(".")
-    for pattern, ours, rule in renames.RULES[kind]:
-        if rule in renames.LAYOUTS and (found := match(pattern, name)):
-            return f"params/{found.expand(ours)}", rule
+    for pattern, template, rule in renames.RULES[kind]:
+        if rule in renames.LAYOUTS and (match := _match(pattern, name)):
+            return f"params/{match.expand(template)}", rule
         leaves = renames.LEAVES.get(rule, {})
-        if leaf in leaves and (found := match(pattern, layer)):
+        if leaf in leaves and (match := _match(pattern, layer)):
             if leaves[leaf] is None:
                 return None, "drop"
             collection, our_leaf, layout = leaves[leaf]
-            return f"{collection}/{found.expand(ours)}/{our_leaf}", layout
-    if any(match(pattern, name) for pattern in renames.DROPPED.get(kind, [])):
+            return f"{collection}/{match.expand(template)}/{our_leaf}", layout
+    if any(_match(pattern, name) for pattern in renames.DROPPED.get(kind, [])):
         return None, "drop"
     return None, None
 
 
+def _match(pattern: str, name: str) -> re.Match | None:
+    """Matches all of a name; a dot of the pattern is a dot."""
+    return re.fullmatch(pattern.replace(".", r"\."), name)
+
+
 def fit(kind: str, renamed: Renamed, like: Weights) -> Weights:
-    """The renamed tensors as a tree, if they are exactly those of `like`.
+    """Returns the renamed tensors as a tree, if they are exactly those of `like`.
 
     Args:
-      like: arrays, or shapes as from `jax.eval_shape`, of the net that they are for.
+      like: the weights of the net they are for: arrays, or shapes from `jax.eval_shape`.
 
     Raises:
       ValueError: lists the first ten of each: unknown, missing, mis-shaped, not finite.
     """
-    want = {name: tuple(x.shape) for name, x in flatten(like).items()}
+    wanted = {name: tuple(x.shape) for name, x in flatten(like).items()}
     spare = renames.SPARE.get(kind, "")
-    have = {
+    tensors = {
         name: x
         for name, x in renamed.tensors.items()
-        if name in want or not re.fullmatch(spare, name.partition("/")[2])
+        if name in wanted or not re.fullmatch(spare, name.partition("/")[2])
     }
-    wrong = [
-        f"{name} {x.shape} where {want[name]} belongs"
-        for name, x in have.items()
-        if name in want and x.shape != want[name]
+    misshaped = [
+        f"{name} {x.shape} where {wanted[name]} belongs"
+        for name, x in tensors.items()
+        if name in wanted and x.shape != wanted[name]
     ]
-    faults = {
-        "unknown": [*renamed.unknown, *(name for name in have if name not in want)],
-        "missing": [name for name in want if name not in have],
-        "mis-shaped": wrong,
-        "not finite": [name for name, x in have.items() if not np.isfinite(x).all()],
-    }
-    complaint = "; ".join(_first(what, names) for what, names in faults.items() if names)
+    complaint = _complaint(
+        {
+            "unknown": [*renamed.unknown, *(name for name in tensors if name not in wanted)],
+            "missing": [name for name in wanted if name not in tensors],
+            "mis-shaped": misshaped,
+            "not finite": [name for name, x in tensors.items() if not np.isfinite(x).all()],
+        }
+    )
     if complaint:
         raise ValueError(f"not a checkpoint of kind {kind!r}: {complaint}")
-    return unflatten(have)
+    return unflatten(tensors)
 
 
-def _first(what: str, names: list[str], count: int = 10) -> str:
+def _complaint(faults: dict[str, list[str]]) -> str:
+    """What is wrong -> one line that counts and names it; "" if nothing is."""
+    return "; ".join(_count_and_list(what, names) for what, names in faults.items() if names)
+
+
+def _count_and_list(what: str, names: list[str], count: int = 10) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return f"{len(names)} {what}: {', '.join(names[:count])}{more}"
 
 
 def flatten(weights: Weights) -> dict:
-    """Leaves by their names "params/..." and "stats/..."."""
+    """The leaves by their names "params/..." and "stats/..."."""
     tree = {"params": weights.params, "stats": weights.stats}
     return flax.traverse_util.flatten_dict(tree, sep="/")
 
 
 def unflatten(tensors: dict) -> Weights:
+    """The inverse of `flatten`."""
     tree = flax.traverse_util.unflatten_dict(tensors, sep="/")
     return Weights(tree.get("params", {}), tree.get("stats", {}))
 
 
 def place(weights: Weights, at: str, source: Weights) -> Weights:
-    """`weights` with the part named `at` taken from converted ones, as a net's start.
+    """Replaces the subtree `at` of `weights` by `source`, to start a net from it.
 
     Args:
       at: names joined by "/", such as "quality/guidance/vit"; "" is the whole.
-      source: may hold more than that part: a backbone's last blocks and its head.
+      source: may hold more than the subtree, such as a backbone's last blocks and its head.
 
     Raises:
-      ValueError: there is no such part, or the source lacks some of it or has other shapes.
+      ValueError: there is no such subtree, or the source lacks some of it or has other shapes.
     """
-    new, old = flatten(weights), flatten(source)
-    inside = lambda name: not at or name.partition("/")[2].startswith(f"{at}/")
-    names = {
-        name: name if not at else name.replace(f"/{at}/", "/", 1) for name in new if inside(name)
+    leaves, source_leaves = flatten(weights), flatten(source)
+    source_name = {
+        name: name.replace(f"/{at}/", "/", 1) if at else name
+        for name in leaves
+        if not at or name.partition("/")[2].startswith(f"{at}/")
     }
-    if not names:
+    if not source_name:
         raise ValueError(f"{at!r}: these weights have no such part")
-    missing = [theirs for theirs in names.values() if theirs not in old]
-    wrong = [
-        f"{ours} {new[ours].shape} from {old[theirs].shape}"
-        for ours, theirs in names.items()
-        if theirs in old and new[ours].shape != old[theirs].shape
+    missing = [theirs for theirs in source_name.values() if theirs not in source_leaves]
+    misshaped = [
+        f"{ours} {leaves[ours].shape} from {source_leaves[theirs].shape}"
+        for ours, theirs in source_name.items()
+        if theirs in source_leaves and leaves[ours].shape != source_leaves[theirs].shape
     ]
-    faults = {"missing": missing, "mis-shaped": wrong}
-    complaint = "; ".join(_first(what, found) for what, found in faults.items() if found)
+    complaint = _complaint({"missing": missing, "mis-shaped": misshaped})
     if complaint:
         raise ValueError(f"weights for {at!r} do not fit: {complaint}")
-    return unflatten(new | {ours: old[theirs] for ours, theirs in names.items()})
+    return unflatten(leaves | {ours: source_leaves[theirs] for ours, theirs in source_name.items()})
 
 
 def save(path: str | os.PathLike, weights: Weights, card: dict, *, dtype: str = "float32") -> None:
     """Writes `path` and its card, each complete or not at all.
 
     Args:
-      card: JSON values; the shapes, the SHA-256 and the format's version are added to it.
-      dtype: of all tensors in the file.
+      card: JSON values, to which `save` adds the shapes, the SHA-256 and the format's version.
+      dtype: dtype of all tensors in the file.
     """
-    path, beside = pathlib.Path(path), card_of(path)
+    path, card_path = pathlib.Path(path), card_of(path)
     tensors = {k: np.asarray(v, dtype, order="C") for k, v in flatten(weights).items()}
     data = safetensors.numpy.save(tensors)
-    made = {
+    card = card | {
         "format": FORMAT,
         "sha256": hashlib.sha256(data).hexdigest(),
         "shapes": {name: list(x.shape) for name, x in tensors.items()},
     }
-    lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in (card | made).items())
+    # A line for each key, so that a card can be read.
+    lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in card.items())
     text = "{\n" + ",\n".join(lines) + "\n}\n"
     _replace(path, data)
-    _replace(beside, text.encode())
+    _replace(card_path, text.encode())
 
 
 def card_of(path: str | os.PathLike) -> pathlib.Path:
-    """Where the card of a file lies. Raises ValueError for a file that is no .safetensors."""
+    """The path of a file's card. Raises ValueError unless the file is a .safetensors."""
     if pathlib.Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: our weights are kept in files named .safetensors")
     return pathlib.Path(path).with_suffix(".json")
 
 
 def _replace(path: pathlib.Path, data: bytes) -> None:
+    """Writes the file beside its place and moves it there, so that it is never half written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(unfinished, "wb") as file:
@@ -209,7 +226,7 @@ def load(path: str | os.PathLike) -> tuple[Weights, dict]:
     """Reads what `save` wrote: (weights, card).
 
     Raises:
-      ValueError: either file is missing, damaged, or not of the other.
+      ValueError: a file is missing or damaged, or the card is another file's.
     """
     if not os.path.isfile(path) or not card_of(path).is_file():
         raise ValueError(f"{path}: needs both the file and its card {card_of(path).name}")
@@ -243,7 +260,7 @@ def sha256_of_weights(weights: Weights) -> str:
 
 
 def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """All tensors of a safetensors file of any origin.
+    """Reads all tensors of a safetensors file of any origin.
 
     Raises:
       ValueError: the file is damaged or holds types that we do not read.
@@ -256,7 +273,11 @@ def read_safetensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def check_header(path: str | os.PathLike) -> None:
-    """Refuses a file before it is opened as safetensors: absurd header, or cut short."""
+    """Checks a file before it is opened as safetensors.
+
+    Raises:
+      ValueError: it is no safetensors, its header is too long, or it is cut short or extended.
+    """
     size = os.path.getsize(path)
     with open(path, "rb") as file:
         start = file.read(8)

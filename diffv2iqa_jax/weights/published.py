@@ -1,7 +1,8 @@
-"""The nets that published checkpoints hold: their settings, read off the weights, and the module.
+"""The nets of published checkpoints: reads their settings off the shapes of their weights.
 
-What no weight tells (attention heads, groups of a norm, MANIQA's residual scale) comes from the
-published configurations or from the caller; it is never guessed where two nets differ in it.
+Some settings leave no trace in the weights (attention heads, groups of a norm, MANIQA's residual
+scale). They come from the published configurations or from the caller; where two published nets
+differ in one, it is not guessed.
 """
 
 import inspect
@@ -29,7 +30,7 @@ NORMALISE = {
     name: {"mean": list(mean), "std": list(std)} for name, (mean, std) in pixels.MEAN_STD.items()
 }
 
-# (inner, multipliers, res_blocks) of the published U-Nets -> what their weights do not tell.
+# (inner, multipliers, res_blocks) of the published U-Nets -> settings that weights do not show.
 UNETS = {
     (64, (1, 2, 4, 8, 8), 2): {"groups": 32, "image_size": 128},
     (64, (1, 2, 4, 8, 16), 1): {"groups": 16, "image_size": 512},
@@ -38,60 +39,74 @@ UNETS = {
 
 
 class Shapes(dict):
-    """Shapes by our names without the collection; a name that is not there says so."""
+    """Shapes by our names without the collection; a missing name raises ValueError."""
 
-    def __missing__(self, name):
+    def __missing__(self, name: str):
         raise ValueError(f"{name} is missing, so there is no telling what net it is")
 
     def count(self, pattern: str) -> int:
         """One more than the largest number that the pattern's group matches; 0 if none does."""
-        found = (re.match(pattern, name) for name in self)
-        return max((int(m[1]) + 1 for m in found if m), default=0)
+        matches = (re.match(pattern, name) for name in self)
+        return max((int(match[1]) + 1 for match in matches if match), default=0)
 
     def under(self, prefix: str) -> "Shapes":
+        """The shapes whose names start with the prefix, without it."""
         return Shapes({k[len(prefix) :]: v for k, v in self.items() if k.startswith(prefix)})
 
 
-def unet(shapes: Shapes, *, groups=None, image_size=None) -> dict:
-    """Settings of models.unet.UNet; which levels attend is read off, for its image size."""
+def unet(shapes: Shapes, *, groups: int | None = None, image_size: int | None = None) -> dict:
+    """Settings of models.unet.UNet.
+
+    Raises:
+      ValueError: no such U-Net, or `groups` and `image_size` are needed and not given.
+    """
     inner = shapes["downs_0/conv/kernel"][-1]
-    widths, counts, attend = [], [], []
-    fresh = True
-    for i in range(1, shapes.count(r"downs_(\d+)/")):
-        if f"downs_{i}/conv/kernel" in shapes:
-            fresh = True
-            continue
-        if fresh:
-            widths.append(shapes[f"downs_{i}/block2/conv/conv/kernel"][-1])
-            counts.append(0)
-            attend.append(f"downs_{i}/attn/qkv/kernel" in shapes)
-        counts[-1], fresh = counts[-1] + 1, False
-    if not counts or len(set(counts)) > 1 or any(w % inner for w in widths):
+    widths, counts, attends = _unet_levels(shapes)
+    if not counts or len(set(counts)) > 1 or any(width % inner for width in widths):
         raise ValueError(f"levels of {counts} blocks and {widths} channels: not such a U-Net")
-    key = (inner, tuple(w // inner for w in widths), counts[0])
-    known = UNETS.get(key, {})
-    groups, image_size = groups or known.get("groups"), image_size or known.get("image_size")
+    multipliers, res_blocks = tuple(width // inner for width in widths), counts[0]
+    published = UNETS.get((inner, multipliers, res_blocks), {})
+    groups = groups or published.get("groups")
+    image_size = image_size or published.get("image_size")
     if not groups or not image_size:
         raise ValueError(
-            f"a U-Net of inner {key[0]}, multipliers {key[1]}, res_blocks {key[2]} is not one of"
-            " the published: give groups and image_size, which its weights do not tell"
+            f"a U-Net of inner {inner}, multipliers {multipliers}, res_blocks {res_blocks} is not"
+            " one of the published: give groups and image_size, which its weights do not tell"
         )
     return {
         "inner": inner,
-        "multipliers": key[1],
-        "res_blocks": counts[0],
-        "attn_res": tuple(image_size // 2**i for i, here in enumerate(attend) if here),
+        "multipliers": multipliers,
+        "res_blocks": res_blocks,
+        "attn_res": tuple(image_size // 2**i for i, attend in enumerate(attends) if attend),
         "image_size": image_size,
         "groups": groups,
     }
 
 
-def ddpm(shapes: Shapes, *, groups=None, image_size=None) -> dict:
+def _unet_levels(shapes: Shapes) -> tuple[list[int], list[int], list[bool]]:
+    """Of each level of a U-Net: its width, its number of blocks, and whether it attends."""
+    widths, counts, attends = [], [], []
+    starts_level = True
+    for i in range(1, shapes.count(r"downs_(\d+)/")):
+        if f"downs_{i}/conv/kernel" in shapes:  # the convolution that halves the size
+            starts_level = True
+            continue
+        if starts_level:
+            widths.append(shapes[f"downs_{i}/block2/conv/conv/kernel"][-1])
+            counts.append(0)
+            attends.append(f"downs_{i}/attn/qkv/kernel" in shapes)
+        counts[-1] += 1
+        starts_level = False
+    return widths, counts, attends
+
+
+def ddpm(shapes: Shapes, *, groups: int | None = None, image_size: int | None = None) -> dict:
+    """Settings of models.unet.UNet as DDPM has it."""
     return {**unet(shapes, groups=groups, image_size=image_size), "embedding": "step"}
 
 
-def vit(shapes: Shapes, *, heads=None) -> dict:
-    """Settings of models.vit.ViT with all its blocks; heads 64 wide, unless it is said."""
+def vit(shapes: Shapes, *, heads: int | None = None) -> dict:
+    """Settings of models.vit.ViT with all its blocks; `heads` None makes them 64 wide."""
     patch, _, _, width = shapes["patch_embed/kernel"]
     side = round((shapes["pos_embed"][1] - 1) ** 0.5)
     depth = shapes.count(r"blocks_(\d+)/")
@@ -107,14 +122,16 @@ def vit(shapes: Shapes, *, heads=None) -> dict:
     }
 
 
-def whole_vit(shapes: Shapes, *, heads=None) -> dict:
+def whole_vit(shapes: Shapes, *, heads: int | None = None) -> dict:
+    """Settings of models.vit.ViT that taps every block and ends in its head, if it has one."""
     settings = vit(shapes, heads=heads)
     classes = shapes["head/kernel"][-1] if "head/kernel" in shapes else 0
-    every = tuple(range(settings["depth"]))
-    return {**settings, "taps": every, "final": True, "classes": classes}
+    all_blocks = tuple(range(settings["depth"]))
+    return {**settings, "taps": all_blocks, "final": True, "classes": classes}
 
 
 def resnet(shapes: Shapes) -> dict:
+    """Settings of models.resnet.ResNet."""
     stages = shapes.count(r"layer(\d+)_")
     blocks = tuple(shapes.count(rf"layer{i}_(\d+)/") for i in range(1, stages))
     classes = shapes["fc/kernel"][-1] if "fc/kernel" in shapes else 0
@@ -123,19 +140,21 @@ def resnet(shapes: Shapes) -> dict:
 
 
 def swin(shapes: Shapes, scale: float) -> dict:
+    """Settings of models.swin.ScaleSwin."""
     layers = range(shapes.count(r"layers_(\d+)_"))
-    rows = [shapes[f"layers_{i}_blocks_0/attn/relative_position_bias_table"] for i in layers]
+    # Shapes of the bias tables: ((2 window - 1)^2, heads).
+    tables = [shapes[f"layers_{i}_blocks_0/attn/relative_position_bias_table"] for i in layers]
     return {
         "depths": tuple(shapes.count(rf"layers_{i}_blocks_(\d+)/") for i in layers),
-        "heads": tuple(row[1] for row in rows),
-        "window": (round(rows[0][0] ** 0.5) + 1) // 2,
+        "heads": tuple(heads for _, heads in tables),
+        "window": (round(tables[0][0] ** 0.5) + 1) // 2,
         "mlp": shapes["layers_0_blocks_0/fc1/kernel"][-1],
         "scale": scale,
     }
 
 
-def maniqa(shapes: Shapes, *, scale=0.8, heads=None) -> dict:
-    """Settings of models.iqa.QualityModel with MANIQA as its one branch."""
+def maniqa(shapes: Shapes, *, scale: float = 0.8, heads: int | None = None) -> dict:
+    """Settings of models.quality.QualityModel with MANIQA as its one branch."""
     guidance = shapes.under("guidance/")
     convs = range(guidance.count(r"conv1_(\d+)/"))
     settings = {
@@ -150,8 +169,10 @@ def maniqa(shapes: Shapes, *, scale=0.8, heads=None) -> dict:
     return {"branches": {"guidance": settings}}
 
 
-def release(shapes: Shapes, *, scale=0.8, heads=None, w2=5.0) -> dict:
-    """Settings of models.iqa.QualityModel: preset `release`, scores S1 + w2 S2."""
+def release(
+    shapes: Shapes, *, scale: float = 0.8, heads: int | None = None, w2: float = 5.0
+) -> dict:
+    """Settings of models.quality.QualityModel: preset `release`, which scores S1 + w2 S2."""
     guidance = maniqa(shapes, scale=scale, heads=heads)["branches"]["guidance"]
     guidance["select"] = ((6, 7, 8, 9), (6, 7), (8,), (9,))
     guidance["noise_width"] = shapes["guidance/noise_embedding"][-1]
@@ -167,10 +188,12 @@ def release(shapes: Shapes, *, scale=0.8, heads=None, w2=5.0) -> dict:
 
 
 def restoration(shapes: Shapes) -> dict:
+    """Settings of models.vcr.Restoration."""
     return {"width": shapes["conv/kernel"][-1]}
 
 
 def vcrnet(shapes: Shapes) -> dict:
+    """Settings of models.vcr.VCRNet."""
     return {
         "width": shapes["restoration/conv/kernel"][-1],
         "scale_width": shapes["inception1_1/point/kernel"][-1],
@@ -204,10 +227,10 @@ class Kind(NamedTuple):
 
     Attributes:
       module: the net.
-      settings: (shapes, **given) -> its fields.
-      example: (settings, shapes) -> what it is called with.
-      normalise: one of NORMALISE.
-      vit: where in the weights a vision transformer lies that can be resized; None: nowhere.
+      settings: (shapes, **hints) -> the net's fields; `hints` are settings that no shape shows.
+      example: (settings, shapes) -> arguments to call the net with.
+      normalise: how its input was normalised, one of NORMALISE.
+      vit: prefix, in the weights' names, of a vision transformer to resize; None: there is none.
     """
 
     module: Callable[..., nn.Module]
@@ -237,80 +260,80 @@ def convert(
     image_size: int | None = None,
     patch: int | None = None,
     normalise: str | None = None,
-    **given,
+    **hints: float,
 ) -> tuple[Weights, dict, list]:
     """A published checkpoint's tensors -> (weights, card, report of each tensor).
 
     Args:
       kind: one of KINDS.
-      image_size, patch: resize a vision transformer to these; of a U-Net, `image_size` is the
+      image_size, patch: resize a vision transformer to these; for a U-Net, `image_size` is the
         one it was built for.
-      normalise: what its input was normalised by, one of NORMALISE; None: as published.
-      given: what the weights do not tell, such as groups, heads, scale.
+      normalise: how its input was normalised, one of NORMALISE; None: as published.
+      hints: settings that no weight's shape shows, such as groups, heads, scale.
 
     Raises:
       ValueError: unknown kind, tensors that are not such a net's, settings it does not have.
     """
     renamed = files.rename(kind, tensors)
-    row = KINDS[kind]
+    entry = KINDS[kind]
     if normalise is not None and normalise not in NORMALISE:
         raise ValueError(f"normalise {normalise!r}: known are {list(NORMALISE)}")
-    resized = {"image_size": image_size, "patch": patch}
-    if row.vit is None:
-        given |= {name: value for name, value in resized.items() if value is not None}
-    known = list(inspect.signature(row.settings).parameters)[1:]
-    if strange := sorted(set(given) - set(known)):
-        raise ValueError(f"{strange}: not settings of kind {kind!r}, which takes {known or 'none'}")
+    sizes = {"image_size": image_size, "patch": patch}
+    if entry.vit is None:
+        hints |= {name: value for name, value in sizes.items() if value is not None}
+    takes = list(inspect.signature(entry.settings).parameters)[1:]
+    if strange := sorted(set(hints) - set(takes)):
+        raise ValueError(f"{strange}: not settings of kind {kind!r}, which takes {takes or 'none'}")
     try:
-        if row.vit is not None:
-            _resize(renamed.tensors, f"params/{row.vit}", **resized)
+        if entry.vit is not None:
+            _resize(renamed.tensors, f"params/{entry.vit}", **sizes)
         shapes = Shapes({k.partition("/")[2]: x.shape for k, x in renamed.tensors.items()})
-        settings = row.settings(shapes, **given)
+        settings = entry.settings(shapes, **hints)
         like = _like(kind, settings, shapes)
     except (ValueError, IndexError) as error:
         names = f"{len(renamed.unknown)} unknown: {', '.join(renamed.unknown[:10]) or 'none'}"
         raise ValueError(f"not a checkpoint of kind {kind!r}: {error}; {names}") from None
     weights = files.fit(kind, renamed, like)
-    kept = files.flatten(weights)
+    leaves = files.flatten(weights)
     report = [
-        (name, shape, ours if ours in kept else "dropped") for name, shape, ours in renamed.report
+        (name, shape, ours if ours in leaves else "dropped") for name, shape, ours in renamed.report
     ]
-    mean_std = NORMALISE[normalise or row.normalise]
+    mean_std = NORMALISE[normalise or entry.normalise]
     return weights, {"kind": kind, "settings": settings, "normalise": mean_std}, report
 
 
-def _resize(tensors: dict, at: str, image_size: int | None, patch: int | None) -> None:
-    """Resizes the vision transformer whose tensors' names start with `at`, in place."""
+def _resize(tensors: dict, prefix: str, image_size: int | None, patch: int | None) -> None:
+    """Resizes, in place, the vision transformer whose tensors' names start with the prefix."""
     if image_size is None and patch is None:
         return
-    kernel, embedding = f"{at}patch_embed/kernel", f"{at}pos_embed"
+    kernel, embedding = f"{prefix}patch_embed/kernel", f"{prefix}pos_embed"
     for name in (kernel, embedding):
         if name not in tensors:
             raise ValueError(f"{name} is missing")
-    old = tensors[kernel].shape[0]
-    side = round((tensors[embedding].shape[1] - 1) ** 0.5)
-    patch, image_size = patch or old, image_size or side * old
+    old_patch = tensors[kernel].shape[0]
+    old_side = round((tensors[embedding].shape[1] - 1) ** 0.5)
+    patch, image_size = patch or old_patch, image_size or old_side * old_patch
     if image_size % patch:
         raise ValueError(f"patch {patch}: does not divide image_size {image_size}")
-    if patch != old:
+    if patch != old_patch:
         tensors[kernel] = resize.patches(tensors[kernel], patch)
-    if image_size // patch != side:
+    if image_size // patch != old_side:
         tensors[embedding] = resize.positions(tensors[embedding], image_size // patch)
 
 
 def module(card: dict) -> nn.Module:
-    """The net of a card, ready for `apply`."""
+    """The net that a card describes, ready for `apply`."""
     return KINDS[card["kind"]].module(**card["settings"])
 
 
 def like(card: dict) -> Weights:
-    """Shapes of the weights that a card is for, whose nets see images alone."""
+    """Shapes of the weights that a card is for; its net must take nothing but images."""
     return _like(card["kind"], card["settings"], Shapes())
 
 
 def _like(kind: str, settings: dict, shapes: Shapes) -> Weights:
-    """Shapes of the weights of this net, without making any."""
-    row = KINDS[kind]
-    net = row.module(**settings)
-    made = jax.eval_shape(net.init, jax.random.key(0), *row.example(settings, shapes))
-    return Weights(made["params"], made.get("batch_stats", {}))
+    """Shapes of this net's weights; makes no array."""
+    entry = KINDS[kind]
+    net = entry.module(**settings)
+    variables = jax.eval_shape(net.init, jax.random.key(0), *entry.example(settings, shapes))
+    return Weights(variables["params"], variables.get("batch_stats", {}))

@@ -1,22 +1,27 @@
-"""How published checkpoints name their layers and what we call them: tables, and nothing else.
+"""Names of layers in published checkpoints and our names for them: tables, and nothing else.
 
-A rule is (their name, our name, layer). Their name is a regular expression in which a dot is a
-dot; it names a layer, whose leaves LEAVES lists, or, where the layer is one of LAYOUTS, a tensor.
+A rule is (published name, our name, layer). The published name is a regular expression in which
+a dot is a dot. With a layer of LEAVES it names a layer, whose leaves LEAVES lists; with a layer
+of LAYOUTS it names one tensor.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 Rule = tuple[str, str, str]
 
 
-def _if(ndim: int, change):
-    """Applies to arrays of that many dimensions; others are left for the check of shapes."""
+Change = Callable[[np.ndarray], np.ndarray]
+
+
+def _if(ndim: int, change: Change) -> Change:
+    """Changes arrays of that many dimensions, and leaves others for the check of shapes."""
     return lambda x: change(x) if x.ndim == ndim else x
 
 
-# How a tensor of theirs lies in memory -> ours. PyTorch has the output channels first.
+# A published tensor -> ours, by how it lies in memory. PyTorch has the output channels first.
 LAYOUTS = {
     "keep": lambda x: x,
     "conv": _if(4, lambda x: x.transpose(2, 3, 1, 0)),
@@ -30,7 +35,7 @@ LAYOUTS = {
 }
 
 _BIAS = {"bias": ("params", "bias", "keep")}
-# Of each layer: their leaf -> (our collection, our leaf, layout); None is dropped.
+# For each layer: published leaf -> (our collection, our leaf, layout), or None to drop it.
 LEAVES = {
     "Conv": {"weight": ("params", "kernel", "conv"), **_BIAS},
     "Deconv": {"weight": ("params", "kernel", "deconv"), **_BIAS},
@@ -78,7 +83,7 @@ _VIT = [
 ]
 
 _ENCODER = r"Transformer/encoderblock_(\d+)/"
-# The original JAX checkpoints; query, key and value were put side by side before.
+# The original JAX checkpoints, after `side_by_side` has joined query, key and value.
 _AUGREG = [
     ("cls", "cls_token", "keep"),
     ("Transformer/posembed_input/pos_embedding", "pos_embed", "keep"),
@@ -123,7 +128,7 @@ _HEADS = [
     ("fc_(score|weight).0", r"head/\1_0", "Dense"),
     ("fc_(score|weight).3", r"head/\1_1", "Dense"),
 ]
-# What MANIQA's net and DiffV2IQA's guidance branch have in common, but for the first TABs.
+# What MANIQA's net and DiffV2IQA's guidance branch share, except the first TABs.
 _GUIDANCE = [
     *_under("vit.", "guidance/vit/", _VIT),
     *_under("swintransformer1.", "guidance/swin1/", _SWIN),
@@ -189,7 +194,7 @@ RULES: dict[str, list[Rule]] = {
     ],
 }
 
-# What may stand before all names, tried in this order and again.
+# Prefixes that all names may have, removed in this order.
 PREFIXES = ("module.", "denoise_fn.")
 
 _BUFFERS = (
@@ -202,8 +207,8 @@ _SWIN_UNUSED = [
     r"swintransformer[12].layers.\d+.blocks.\d+.attn_mask",
     r"swintransformer[12].layers.\d+.blocks.\d+.attn.relative_position_index",
 ]
-# Tensors of theirs that no forward pass of ours needs: tables that follow from the settings,
-# and parts that their own code never uses.
+# Published tensors that our forward pass does not need: tables that follow from the settings,
+# and layers that the published code never calls.
 DROPPED: dict[str, list[str]] = {
     "sr3": [_BUFFERS],
     "ddpm": [_BUFFERS, "time_mlp.0.inv_freq"],
@@ -217,8 +222,8 @@ DROPPED: dict[str, list[str]] = {
     "vcrnet": ["efficient._fc.(weight|bias)"],
 }
 
-# Our names (plain regular expressions) of what is converted only where the net is built with
-# it: a ViT ends at its last tap.
+# Our names (plain regular expressions) of tensors that a net may lack: a ViT ends at its last
+# tap, so its later blocks are left out.
 SPARE: dict[str, str] = {
     "maniqa": r"guidance/vit/(blocks_\d+|norm|head)/.*",
     "diffv2iqa_release": r"guidance/vit/(blocks_\d+|norm|head)/.*",
@@ -226,20 +231,21 @@ SPARE: dict[str, str] = {
 
 
 def side_by_side(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """ViT checkpoints in JAX layout: query, key and value of all heads as one projection."""
-    out = dict(tensors)
+    """Joins query, key and value of all heads into one projection, in ViT checkpoints of JAX."""
+    joined = dict(tensors)
     for name in tensors:
         if not name.endswith(("/query/kernel", "/query/bias")):
             continue
         leaf = name.rpartition("/")[2]
         stem = name.removesuffix(f"/query/{leaf}")
-        parts = [f"{stem}/{part}/{leaf}" for part in ("query", "key", "value")]
-        flat = [out[p].reshape(*out[p].shape[:-2], -1) for p in parts if p in out]
-        if len(flat) == 3 and len({x.shape[:-1] for x in flat}) == 1:
-            for part in parts:
-                del out[part]
-            out[f"{stem}/qkv/{leaf}"] = np.concatenate(flat, axis=-1)
-    return out
+        names = [f"{stem}/{which}/{leaf}" for which in ("query", "key", "value")]
+        qkv = [joined[n].reshape(*joined[n].shape[:-2], -1) for n in names if n in joined]
+        # Anything else is left as it is: the check of shapes then names it.
+        if len(qkv) == 3 and len({x.shape[:-1] for x in qkv}) == 1:
+            for n in names:
+                del joined[n]
+            joined[f"{stem}/qkv/{leaf}"] = np.concatenate(qkv, axis=-1)
+    return joined
 
 
 PREPARE = {"vit_augreg": side_by_side}

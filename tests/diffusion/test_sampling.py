@@ -74,7 +74,10 @@ def test_kept_states_come_in_the_order_asked_for_and_change_nothing(sampler):
 
 def test_the_chain_is_never_stored():
     steps = 7
-    chain = lambda y0, keep: restore(y0, steps=steps, keep=keep)
+
+    def chain(y0, keep):
+        return restore(y0, steps=steps, keep=keep)
+
     state = int(np.prod(SHAPE))
     assert max(traces.sizes(partial(chain, keep=()), jnp.zeros(SHAPE))) == state
     kept = traces.sizes(partial(chain, keep=(1, 2, 4)), jnp.zeros(SHAPE))
@@ -84,14 +87,17 @@ def test_the_chain_is_never_stored():
 def test_the_noise_of_ddpm_is_that_of_its_step_and_none_at_the_last():
     made, y0 = schedule.make("cosine", 4), jnp.zeros(SHAPE)
     given = [jnp.full(SHAPE, x) for x in (1e12, 10.0, 100.0, 1000.0)]
-    run = lambda keep: sampling.sample(
-        lambda y, level: jnp.zeros_like(y),
-        made,
-        y0,
-        lambda t: jnp.stack(given)[t],
-        keep=keep,
-        prediction="x0",
-    )
+
+    def run(keep):
+        return sampling.sample(
+            lambda y, level: jnp.zeros_like(y),
+            made,
+            y0,
+            lambda t: jnp.stack(given)[t],
+            keep=keep,
+            prediction="x0",
+        )
+
     restored, kept = run((1, 2, 3))
     b = schedule.buffers(made)
     std, onward = np.sqrt(b["posterior_variance"]), b["posterior_mean_coef2"]
@@ -135,9 +141,10 @@ def test_the_target_of_a_noisy_image_leads_back_to_the_image(prediction):
 def test_the_continuous_level_lies_between_its_neighbours():
     made = schedule.make("cosine", 50)
     step = jnp.arange(1, 51)
-    between = lambda share: np.asarray(
-        sampling.continuous_level(made, step, jnp.full(50, share, jnp.float32))
-    )
+
+    def between(share):
+        return np.asarray(sampling.continuous_level(made, step, jnp.full(50, share, jnp.float32)))
+
     np.testing.assert_allclose(between(0.0), made.level[:-1], rtol=1e-6)
     assert np.all(between(0.5) < made.level[:-1]) and np.all(between(0.5) > made.level[1:])
     np.testing.assert_allclose(between(1.0), made.level[1:], rtol=1e-5)

@@ -14,10 +14,13 @@ def scores(seed, groups=30, each=5, errors=(0.3, 0.3), shared=0.0):
     rng = np.random.default_rng(seed)
     group = np.repeat(np.arange(groups), each)
     mos = rng.normal(size=len(group))
-    own = lambda e: (
-        e * rng.normal(size=len(group)) * (1 - shared) ** 0.5
-        + e * rng.normal(size=groups)[group] * shared**0.5
-    )
+
+    def own(e):
+        return (
+            e * rng.normal(size=len(group)) * (1 - shared) ** 0.5
+            + e * rng.normal(size=groups)[group] * shared**0.5
+        )
+
     return mos + own(errors[0]), mos + own(errors[1]), mos, group
 
 
@@ -43,7 +46,10 @@ def test_the_same_score_twice_is_no_difference():
 
 def test_errors_shared_by_references_need_the_bootstrap_over_references():
     """With as good as one error a reference, images taken as independent promise too much."""
-    width = lambda found: found["interval"][1] - found["interval"][0]
+
+    def width(found):
+        return found["interval"][1] - found["interval"][0]
+
     ratios = []
     for seed in range(5):
         one, other, mos, group = scores(seed, groups=15, each=12, errors=(1.5, 1.5), shared=0.9)

@@ -49,9 +49,11 @@ def test_every_view_matters_and_images_do_not_meet(branch):
 
 
 def test_settings_and_views_that_do_not_fit_are_refused():
-    init = lambda branch, views: jax.eval_shape(
-        branch.init, jax.random.key(0), Views(jnp.zeros((1, views, 16, 16, 3)))
-    )
+    def init(branch, views):
+        return jax.eval_shape(
+            branch.init, jax.random.key(0), Views(jnp.zeros((1, views, 16, 16, 3)))
+        )
+
     with pytest.raises(ValueError, match="there are views 0 to 2 only"):
         init(Difference(**tiny.difference()), 3)
     with pytest.raises(ValueError, match=r"form 'map': known are \['stages', 'logits'\]"):
@@ -87,7 +89,10 @@ def test_comparing_nothing_looks_at_the_image_alone():
 def test_normed_features_do_not_depend_on_their_size():
     """Where the ResNet's last layers put out three times as much, only unnormed scores move."""
     settings = {"normalise": "half", "resnet": tiny.resnet(norm="frozen")}
-    variables = lambda branch: jax.tree.map(jnp.asarray, tiny.variables(branch, Views(IMAGE)))
+
+    def variables(branch):
+        return jax.tree.map(jnp.asarray, tiny.variables(branch, Views(IMAGE)))
+
     for normed in (True, False):
         branch = Difference(**tiny.difference(layer_norm=normed, **settings))
         v = variables(branch)

@@ -19,7 +19,10 @@ VARIABLES = tiny.variables(BRANCH, VIEWS)
 @jax.jit
 def run(image_BVHWC):
     """What the branch returns, and Z."""
-    capture = lambda module, method: method == "features"
+
+    def capture(module, method):
+        return method == "features"
+
     out, seen = BRANCH.apply(VARIABLES, Views(image_BVHWC), capture_intermediates=capture)
     return out, seen["intermediates"]["features"][0]
 

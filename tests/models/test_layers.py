@@ -24,7 +24,9 @@ def plain(q, k, v, scale):
 @pytest.mark.parametrize("block", [1, 4, 5, 12, 20])
 def test_blockwise_attention_is_the_plain_one(block):
     def both(blocks, q, k, v):
-        attend = lambda *x: layers.attend_channels(*x, block=blocks)
+        def attend(*x):
+            return layers.attend_channels(*x, block=blocks)
+
         return attend(q, k, v), jax.grad(lambda x: jnp.sum(jnp.sin(attend(*x))))((q, k, v))
 
     whole, parts = (jax.jit(partial(both, b))(*QKV) for b in (None, block))
@@ -50,9 +52,15 @@ def test_huge_logits_pick_one_channel_and_stay_finite():
 def test_blockwise_attention_never_holds_the_channel_map(block):
     channels, positions = 32, 4
     qkv = [jnp.zeros((B, channels, positions))] * 3
-    attend = lambda x, blocks: jnp.sum(layers.attend_channels(*x, block=blocks))
+
+    def attend(x, blocks):
+        return jnp.sum(layers.attend_channels(*x, block=blocks))
+
     for derive in (lambda fn: fn, jax.grad):
-        of = lambda blocks, derive=derive: traces.sizes(derive(partial(attend, blocks=blocks)), qkv)
+
+        def of(blocks, derive=derive):
+            return traces.sizes(derive(partial(attend, blocks=blocks)), qkv)
+
         assert max(of(None)) == B * channels**2
         assert max(of(block)) == B * block * channels
 

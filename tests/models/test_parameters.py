@@ -97,7 +97,10 @@ def test_the_presets_are_the_sum_of_their_parts():
         views(4),
     )
     tab, conv = 3 * (784**2 + 784), lambda a, b: a * b + b
-    heads = lambda width: 2 * (conv(width, width) + conv(width, 1))
+
+    def heads(width):
+        return 2 * (conv(width, width) + conv(width, 1))
+
     # Four noise vectors, four TABs, Z = 8 * 768 + 4 * 192 channels; Swins without `downsample`.
     guidance = VIT - 2 * 7_087_872 - 1_536 + 4 * 192 + 4 * tab
     guidance += conv(6912, 2304) + conv(2304, 768) + conv(768, 384) + heads(384)

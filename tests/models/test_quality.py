@@ -69,7 +69,10 @@ def test_settings_that_make_no_model_are_refused(settings, message):
 
 def test_bfloat16_keeps_float32_parameters_and_agrees():
     """Eight bits of mantissa: each value within a few percent of the spread of the float32 ones."""
-    score = lambda out: out["score"]
+
+    def score(out):
+        return out["score"]
+
     net = {**tiny.restorer(net={"attn_res": (8,)})["net"]}
     y, level = VIEWS.image_BVHWC[:, 0], jnp.array([0.9, 0.5, 0.1])
     cases = [

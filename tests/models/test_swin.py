@@ -29,7 +29,10 @@ def test_the_mask_joins_only_what_was_side_by_side_before_the_roll(height, width
         for left in range(0, width, window):
             part = np.s_[top : top + window, left : left + window]
             for now, before in zip((row, column), rolled, strict=True):
-                step = lambda x, part=part: x[part].reshape(-1, 1) - x[part].reshape(1, -1)
+
+                def step(x, part=part):
+                    return x[part].reshape(-1, 1) - x[part].reshape(1, -1)
+
                 torn = step(now) != step(before)
                 assert np.all(mask[number][torn] == -100)
             whole = all(
@@ -74,7 +77,10 @@ def test_a_map_within_one_window_is_not_shifted():
 
 def test_a_layer_is_a_scaled_residual():
     x = tiny.images(0, 2, 8, 8, 4)
-    net = lambda scale: swin.ScaleSwin((2,), (2,), mlp=8, scale=scale)
+
+    def net(scale):
+        return swin.ScaleSwin((2,), (2,), mlp=8, scale=scale)
+
     variables = tiny.variables(net(0.0), x)
     part = net(1.0).apply(variables, x) - x
     np.testing.assert_array_equal(net(0.0).apply(variables, x), x)
@@ -91,7 +97,9 @@ def test_drop_path_drops_a_whole_image():
 
 
 def test_what_does_not_divide_is_refused():
-    init = lambda net, *shape: jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(shape))
+    def init(net, *shape):
+        return jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(shape))
+
     with pytest.raises(ValueError, match="window 4: does not divide the 6 x 8"):
         init(swin.ScaleSwin((1,), (2,)), 1, 6, 8, 4)
     with pytest.raises(ValueError, match=r"heads \[3\]: do not divide the width 4"):

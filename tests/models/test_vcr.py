@@ -48,10 +48,14 @@ def test_training_moves_the_running_statistics_by_all_devices_images():
 
     @jax.jit
     def train(image_DBHWC):
-        step = lambda x: net.apply(variables, x, train=True, mutable=["batch_stats"])[1]
+        def step(x):
+            return net.apply(variables, x, train=True, mutable=["batch_stats"])[1]
+
         return jax.vmap(step, axis_name=BATCH_AXIS)(image_DBHWC)
 
-    norm = lambda tree: tree["batch_stats"]["unit1"]["bn"]["batch"]
+    def norm(tree):
+        return tree["batch_stats"]["unit1"]["bn"]["batch"]
+
     halves, whole = train(image.reshape(2, 2, 16, 16, 3)), train(image[None])
     for name, moved in norm(halves).items():
         assert not np.allclose(moved[0], norm(variables)[name])

@@ -29,7 +29,10 @@ def test_taps_are_those_of_a_longer_vit():
 def test_tokens_are_patches_in_row_major_order():
     vit = ViT(**{**SMALL, "depth": 1}, taps=(0,))
     variables = tiny.variables(vit, IMAGE)
-    tap = lambda image: vit.apply(variables, image)[0][0]
+
+    def tap(image):
+        return vit.apply(variables, image)[0][0]
+
     change = np.abs(tap(IMAGE.at[:, 4:8, 8:12].add(1.0)) - tap(IMAGE)).sum((0, 2))
     assert change.argmax() == 1 * 4 + 2
 

@@ -21,7 +21,9 @@ def run(kind: str, tensors: dict, *inputs, features: bool = False, **given):
 
 def apply(net, weights: Weights, *inputs, features: bool = False):
     names = ("__call__", "features") if features else ("__call__",)
-    chosen = lambda module, method: method in names
+
+    def chosen(module, method):
+        return method in names
 
     @jax.jit
     def forward(variables, *inputs):
@@ -58,7 +60,10 @@ def weights_of_part(kind: str, golden, prefix: str, at: str, net, *inputs, **set
     """
     shapes = jax.eval_shape(partial(net.init, **settings), jax.random.key(0), *inputs)
     alone = Weights(shapes["params"], shapes.get("batch_stats", {}))
-    inside = lambda name: name.replace("/", f"/{at}/", 1)
+
+    def inside(name):
+        return name.replace("/", f"/{at}/", 1)
+
     like = files.unflatten({inside(k): x for k, x in files.flatten(alone).items()})
     whole = files.fit(kind, files.rename(kind, golden.tensors(prefix)), like)
     outside = {k.replace(f"/{at}/", "/", 1): x for k, x in files.flatten(whole).items()}

@@ -51,8 +51,13 @@ def test_bfloat16_stays_near_float32(name):
     golden = Golden(name)
     weights, card, _ = published.convert(kind, golden.tensors(), **given)
     net = published.module(card)
-    run = lambda net: pick(jax.jit(net.apply)(nets.variables(weights), *inputs(golden)))
-    run_in = lambda dtype: np.asarray(run(net.clone(dtype=dtype)), float)
+
+    def run(net):
+        return pick(jax.jit(net.apply)(nets.variables(weights), *inputs(golden)))
+
+    def run_in(dtype):
+        return np.asarray(run(net.clone(dtype=dtype)), float)
+
     full = golden[KNOWN[name]] if name in KNOWN else run_in("float32")
     half = run_in("bfloat16").reshape(full.shape)
     size = full.std() if full.size > 1 else abs(full).max()

@@ -61,7 +61,10 @@ def test_the_published_net_and_each_of_its_parts():
     golden = Golden("maniqa_full")
     views = Views(golden.image()[:, None])
     out, taps = nets.run("maniqa", golden.tensors(), views, features=True)
-    at = lambda name: f"guidance/{name}"
+
+    def at(name):
+        return f"guidance/{name}"
+
     names = {f"vit.block{i}": at(f"vit/blocks_{i}") for i in range(10)}
     nets.each(golden, taps, {**names, "vit.patch_embed": at("vit/patch_embed")}, 1e-4)
     z_BCN = taps["guidance:features"][0]

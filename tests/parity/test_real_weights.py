@@ -18,9 +18,13 @@ RESNET = SHARED / "weights" / "resnet50_imagenet1k_v1_stem_layer1_layer2.npz"
 KODAK = SHARED / "pristine" / "kodak"
 CID22 = SHARED / "pristine" / "cid22"
 
-needs = lambda *paths: pytest.mark.skipif(
-    not all(p.exists() for p in paths), reason="the real weights and photos in ../shared are absent"
-)
+
+def needs(*paths):
+    return pytest.mark.skipif(
+        not all(p.exists() for p in paths),
+        reason="the real weights and photos in ../shared are absent",
+    )
+
 
 # ImageNet's classes, by index.
 CATS = {281, 282, 283, 284, 285}  # tabby, tiger cat, Persian, Siamese, Egyptian
@@ -51,7 +55,9 @@ def test_a_vit_names_what_photos_show(image_size, patch, tmp_path):
         _, logits, _ = apply(nets.variables(weights), crop(image, card, image_size))
         return int(logits.argmax())
 
-    photo = lambda name: Image.open(KODAK / f"{name}.webp")
+    def photo(name):
+        return Image.open(KODAK / f"{name}.webp")
+
     assert best(Image.fromarray(data.chelsea())) in CATS
     assert best(Image.fromarray(data.coffee())) == ESPRESSO
     assert best(Image.fromarray(data.camera())) == TRIPOD
@@ -68,7 +74,10 @@ def test_resnet50_sees_activations_as_its_batchnorms_remember_them():
     variances, and the correlation of both means over the channels. With pixels in [-1, 1] in
     place of ImageNet's normalisation, the ratio falls to 0.25.
     """
-    whole = lambda name: not name.startswith(("layer3", "layer4", "fc"))
+
+    def whole(name):
+        return not name.startswith(("layer3", "layer4", "fc"))
+
     tensors = {k: v for k, v in convert.read(str(RESNET)).items() if whole(k)}
     weights, card, _ = published.convert("resnet50", tensors)
     assert card["settings"]["blocks"] == (3, 4)
