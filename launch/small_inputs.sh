@@ -4,7 +4,7 @@ out=${1:?where to}
 mkdir -p "$out"
 
 convert() { [ -f "$3" ] || python -m diffv2iqa_jax.convert "$@"; }
-run() { python -m diffv2iqa_jax.main --config "configs/$1" --workdir "$out/$2" "${@:3}"; }
+run() { python -m diffv2iqa_jax.main --config "$1" --workdir "$out/$2" "${@:3}"; }
 
 convert vit_timm "$VIT" "$out/vit.safetensors" --normalise imagenet
 convert resnet50 "$RESNET" "$out/resnet.safetensors" --stages 2

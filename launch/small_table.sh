@@ -10,13 +10,13 @@
 source "$(dirname "$0")/small_inputs.sh" "$@"
 seed=${SEED:-0}
 rated() {
-  run "small.py:$1" "$1/seed$seed" --config.data.name=biq2021 --config.seed="$seed" "${@:2}"
+  run "small:$1" "$1/seed$seed" --config.data.name=biq2021 --config.seed="$seed" "${@:2}"
 }
 
-run pristine.py:small restorer "${photos[@]}" --config.data.distort.pairs=12
-run small.py:synthetic synthetic "${photos[@]}" --config.pretrained.vit="$out/vit.safetensors"
+run pristine:small restorer "${photos[@]}" --config.data.distort.pairs=12
+run small:synthetic synthetic "${photos[@]}" --config.pretrained.vit="$out/vit.safetensors"
 rated maniqa --config.pretrained.model="$out/synthetic"
-run small.py:difference difference --config.data.name=biq2021 \
+run small:difference difference --config.data.name=biq2021 \
   --config.pretrained.resnet="$out/resnet.safetensors"
 branches=(--config.pretrained.guidance="$out/maniqa/seed$seed")
 branches+=(--config.pretrained.difference="$out/difference")

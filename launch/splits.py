@@ -1,7 +1,7 @@
 """One command for each data set and split, printed or run.
 
-  python launch/splits.py --config configs/diffv2iqa.py:paper --workdir runs/paper --sets livec spaq
-  python launch/splits.py --config configs/diffv2iqa.py:paper --workdir runs/paper \\
+  python launch/splits.py --config diffv2iqa:paper --workdir runs/paper --sets livec spaq
+  python launch/splits.py --config diffv2iqa:paper --workdir runs/paper \\
       --preset classic-synthetic --jobs 2 -- --config.restorer.run=runs/restore
 
 The first prints ten commands for each set. With --preset, each set that learns gets one run on
@@ -12,13 +12,16 @@ command again. `python -m diffv2iqa_jax.report --tables WORKDIR` makes the table
 
 import argparse
 import concurrent.futures
-import importlib.util
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
+
+from diffv2iqa_jax import config as configs  # noqa: E402
+from diffv2iqa_jax.errors import ConfigError  # noqa: E402
+
 PRESETS = {  # learned on -> tested on
     "classic-synthetic": {
         "live": ("csiq", "tid2013"),
@@ -40,34 +43,33 @@ Chain = list[list[str]]  # commands that follow one another
 
 
 def stages(config: str) -> list[str]:
-    """Prefixes of the data sections in a configuration: one, or one for each of its stages."""
-    file, _, row = config.partition(":")
-    sys.path.insert(0, str(ROOT))
-    spec = importlib.util.spec_from_file_location("given", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    found = module.get_config(row) if row else module.get_config()
-    return [f"stages.{name}." for name in found.stages] if "stages" in found else [""]
+    """Prefixes of the data sections in a configuration: one, or one for each of its stages.
+
+    Raises:
+      ConfigError: there is no such configuration, or it cannot be read.
+    """
+    settings = configs.load(config)
+    return [f"stages.{name}." for name in settings.stages] if "stages" in settings else [""]
 
 
 def chains(o: argparse.Namespace, prefixes: list[str]) -> list[Chain]:
     """All there is to run: chains are independent of one another."""
 
-    def command(folder: str, **data) -> list[str]:
+    def command(folder: str, **data: object) -> list[str]:
         flags = [f"--config.{p}data.{k}={v}" for p in prefixes for k, v in data.items()]
         base = [sys.executable, "-m", "diffv2iqa_jax.main", "--config", o.config]
         return [*base, "--workdir", str(Path(o.workdir, folder)), *flags, *o.more]
 
-    found = []
+    every = []
     for name in o.sets:
         for split in range(o.splits):
-            own = {"name": name, "parts": o.parts, "split": split, "fractions": o.fractions}
-            found.append([command(f"{_plain(name)}/split-{split}", **own)])
+            data = {"name": name, "parts": o.parts, "split": split, "fractions": o.fractions}
+            every.append([command(f"{_plain(name)}/split-{split}", **data)])
     for name, others in PRESETS[o.preset].items() if o.preset else ():
         train = command(f"{_plain(name)}/all", name=name, parts="all")
         tests = [[*train, "--mode", "evaluate", "--on", other] for other in others]
-        found.append([train, *tests])
-    return found
+        every.append([train, *tests])
+    return every
 
 
 def run(all_chains: list[Chain], jobs: int, logs: Path) -> int:
@@ -89,13 +91,14 @@ def run(all_chains: list[Chain], jobs: int, logs: Path) -> int:
         return sum(not ok for ok in pool.map(one, enumerate(all_chains)))
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """The flags, and `stages` of the configuration; what is wrong ends the program with code 2."""
     parser = argparse.ArgumentParser(
         prog="launch/splits.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, help="one of configs/, with its row")
+    parser.add_argument("--config", required=True, help="NAME[:ROW] or FILE.py[:ROW], as of main")
     parser.add_argument("--workdir", required=True, help="the method's folder; runs lie below")
     parser.add_argument("--sets", nargs="*", default=[], help="prepared data sets")
     parser.add_argument("--splits", type=int, default=10, help="0 to this number less one")
@@ -111,20 +114,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         parser.error("nothing to do: give --sets or --preset")
     if o.splits < 1 or (o.jobs is not None and o.jobs < 1):
         parser.error("--splits and --jobs must be at least 1")
-    if not Path(o.config.partition(":")[0]).is_file():
-        parser.error(f"--config {o.config}: there is no such file")
-    return o
+    try:
+        return o, stages(o.config)
+    except ConfigError as error:
+        parser.error(str(error))
 
 
 def main(argv: list[str] | None = None) -> int:
-    o = parse(argv)
-    found = chains(o, stages(o.config))
+    """Returns the exit code: 0, or 1 where a command failed."""
+    o, prefixes = parse(argv)
+    every = chains(o, prefixes)
     if o.jobs is None:
-        for command in (command for chain in found for command in chain):
+        for command in (command for chain in every for command in chain):
             print(shlex.join(["python", *command[1:]]))
         return 0
-    failed = run(found, o.jobs, Path(o.workdir, "logs"))
-    print(f"{len(found) - failed} of {len(found)} chains complete")
+    failed = run(every, o.jobs, Path(o.workdir, "logs"))
+    print(f"{len(every) - failed} of {len(every)} chains complete")
     return 1 if failed else 0
 
 

@@ -9,10 +9,10 @@
 # stages were trained on a GPU, in minutes; two slow cores need some four hours (steps x the time of
 # one: restorer 6 minutes, difference 60, guidance 103, starter 50).
 source "$(dirname "$0")/small_inputs.sh" "$@"
-rated() { run "small.py:$1" "$2" --config.data.name=biq2021 "${@:3}"; }
+rated() { run "small:$1" "$2" --config.data.name=biq2021 "${@:3}"; }
 
 convert vit_timm "$VIT" "$out/vit272.safetensors" --normalise imagenet --image_size 272
-run pristine.py:small restorer "${photos[@]}" --config.data.distort.pairs=12 \
+run pristine:small restorer "${photos[@]}" --config.data.distort.pairs=12 \
   --config.optim.steps=9000 --config.data.pp_train="crop({size})|flip(0.5)" \
   --config.data.pp_test="center(128)"
 rated starter_difference difference --config.pretrained.resnet="$out/resnet.safetensors"

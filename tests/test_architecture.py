@@ -21,7 +21,7 @@ FLOORS = [
     "data tasks weights reporting",
     "training",
     "scoring",
-    "tools",
+    "tools configs",
 ]
 NEVER = [("scoring", "data"), ("models", "data"), ("training", "scoring")]
 TENSORFLOW = ("data.", "pp.ops_tf")  # the only ones that import it

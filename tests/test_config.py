@@ -1,7 +1,9 @@
-"""Configurations: rows, differences, refusals that name the key and the nearest one."""
+"""Configurations: where they lie, rows, differences, refusals that name the key and the nearest."""
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 from ml_collections import ConfigDict
@@ -18,13 +20,21 @@ def test_override_sets_removes_and_refuses():
         configs.override(c, {"a.bb": 1})
     with pytest.raises(ConfigError, match=r"config.x.b: no such key"):
         configs.override(c, {"x.b": 1})
+    with pytest.raises(ConfigError, match=r"config.a.b.c: no such key; 'text' is a value"):
+        configs.override(c, {"a.b.c": 1})
 
 
 def test_differences_name_every_key_that_is_not_the_same():
     old = {"a": {"b": 1, "c": [1, 2]}, "d": None}
     assert configs.differences(old, {"a": {"b": 1, "c": (1, 2)}, "d": None}) == []
-    found = configs.differences(old, {"a": {"b": 2, "c": [1, 2]}, "e": {}})
-    assert found == ["a.b (1 -> 2)", "d (None -> absent)", "e (absent -> {})"]
+    changed = configs.differences(old, {"a": {"b": 2, "c": [1, 2]}, "e": {}})
+    assert changed == ["a.b (1 -> 2)", "d (None -> absent)", "e (absent -> {})"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object()], ids=str)
+def test_a_value_that_json_does_not_have_is_refused_with_its_key(value):
+    with pytest.raises(ConfigError, match=r"config.a.b .*: must be a finite number, text"):
+        configs.plain({"a": {"b": value}, "c": 1})
 
 
 def test_call_refuses_what_the_function_does_not_read():
@@ -40,6 +50,8 @@ def test_call_refuses_what_the_function_does_not_read():
         configs.call(make, "net", {})
     with pytest.raises(ConfigError, match="config.net: width 0: must be positive"):
         configs.call(make, "net", {"width": 0})
+    with pytest.raises(ConfigError, match="config.net 3: must be a section"):
+        configs.call(make, "net", 3)
 
 
 def test_a_workdir_belongs_to_one_configuration(tmp_path):
@@ -59,3 +71,92 @@ def test_a_foreign_or_unwritable_workdir_is_refused_untouched(tmp_path):
     assert os.listdir(tmp_path) == ["letter.txt"]
     with pytest.raises(ConfigError, match="cannot be written|no run of ours"):
         configs.claim(str(tmp_path / "letter.txt" / "run"), {})
+
+
+OWN = """
+from diffv2iqa_jax.config import override
+from diffv2iqa_jax.configs import maniqa
+
+def get_config(row="ours"):
+    return override(maniqa.get_config(row), {"data.name": "koniq10k"})
+"""
+
+
+def test_names_rows_and_paths_work_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(OWN)
+    (tmp_path / "small").mkdir()  # a folder of that name does not hide the packaged one
+    assert configs.load("small:starter").data.size == 272
+    assert configs.load("quickstart").stages.quality.restorer.run == "restore"
+    for path in ("mine.py", "./mine.py", str(tmp_path / "mine.py")):
+        assert configs.load(path).data.name == "koniq10k"
+        assert configs.load(f"{path}:published").optim.schedule == "wave"
+
+
+def test_the_path_of_a_packaged_file_gives_what_its_name_gives():
+    path = os.path.join(os.path.dirname(__file__), "..", "configs", "small.py")
+    for row in ("", ":paper"):
+        assert configs.load(path + row).to_dict() == configs.load(f"small{row}").to_dict()
+
+
+def test_a_dict_is_as_good_as_a_config_dict(tmp_path):
+    (tmp_path / "mine.py").write_text("def get_config():\n    return {'a': {'b': (1, 2)}}\n")
+    assert configs.load(str(tmp_path / "mine.py")).a.b == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("qickstart", "no such configuration; did you mean 'quickstart'"),
+        ("nothing", "no such configuration; known are .*'maniqa'"),
+        ("", "no such configuration"),
+        ("small.py", "no such file; the packaged one is --config small"),
+        ("configs/qickstart.py", "no such file; packaged are .*'maniqa'"),
+        ("small:startr", "row 'startr': no such row; did you mean 'starter'"),
+        ("small:", "row '': no such row"),
+        ("quickstart:row", "quickstart has no rows; leave out ':row'"),
+    ],
+)
+def test_what_is_not_there_is_refused_with_what_is(text, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"^--config {text}: {message}"):
+        configs.load(text)
+
+
+BROKEN = {
+    "import torchvisionn\n": "mine.py, line 1: imports 'torchvisionn', which is not there; install",
+    "from diffv2iqa_jax.configs import nope\n": "mine.py, line 1: cannot import name 'nope' from",
+    "\ndef get_config(:\n": r"mine.py, line 2: is no Python \(invalid syntax\)",
+    "\0": "mine.py.*null bytes",
+    "x = 1\n": "has no function get_config",
+    "def get_config():\n    pass\n": "get_config returns NoneType",
+    "def get_config():\n    return 1 / 0\n": r"mine.py, line 2: raises ZeroDivisionError \(division",
+    "import json\n\nSETTINGS = json.loads('{')\n": "mine.py, line 3: raises JSONDecodeError",
+    "def get_config(row='a'):\n    return {'a': 1}[row]\n": "get_config returns int",
+}
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_a_file_that_makes_no_configuration_is_one_line_that_says_where(text, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(ConfigError, match=BROKEN[text]) as refusal:
+        configs.load(str(tmp_path / "mine.py"))
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_module_is_named_with_the_file_that_imports_it(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab_base.py").write_text("\nimport torchvisionn\n")
+    (tmp_path / "mine.py").write_text("import lab_base\n")
+    with pytest.raises(ConfigError, match="lab_base.py, line 2: imports 'torchvisionn'"):
+        configs.load(str(tmp_path / "mine.py"))
+
+
+def test_loading_every_packaged_configuration_imports_no_array_library(tmp_path):
+    code = "import sys\nfrom diffv2iqa_jax import config\n"
+    code += "assert 'restore' in config.names()\n"
+    code += "for name in config.names(): config.load(name)\n"
+    code += "assert not {'numpy', 'jax', 'flax', 'tensorflow'} & set(sys.modules)"
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    env = os.environ | {"PYTHONPATH": root}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=env)

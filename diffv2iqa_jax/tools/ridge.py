@@ -1,6 +1,6 @@
 """The linear bar: ridge regression on pooled features of frozen backbones, as a run.
 
-  python -m diffv2iqa_jax.tools.ridge runs/ridge --config configs/small.py --name biq2021 \\
+  python -m diffv2iqa_jax.tools.ridge runs/ridge --config small --name biq2021 \\
       --vit deit_tiny.safetensors --resnet resnet50_layer2.safetensors
 
 Each crop's features are mean and standard deviation over positions of every ViT block's tokens
@@ -10,7 +10,6 @@ the folder is one that `report` puts into its tables.
 """
 
 import argparse
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -116,17 +115,14 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr."""
     parser = argparse.ArgumentParser(prog="ridge", description=__doc__.partition("\n")[0])
     parser.add_argument("workdir", help="folder of the run to write")
-    parser.add_argument("--config", default="configs/small.py", help="whose data and crops")
+    parser.add_argument("--config", default="small", help="whose data and crops, as of main")
     parser.add_argument("--name", required=True, help="data set, see diffv2iqa_jax.data.prepare")
     parser.add_argument("--folder", help="of prepared data sets, if not the configuration's")
     parser.add_argument("--vit", help="file that `convert` wrote")
     parser.add_argument("--resnet", help="file that `convert` wrote")
     o = parser.parse_args(argv)
     try:
-        spec = importlib.util.spec_from_file_location("given", o.config)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        config = configs.plain(module.get_config())
+        config = configs.plain(configs.load(o.config))
         config["data"] |= {"name": o.name} | ({"folder": o.folder} if o.folder else {})
         files = [path for path in (o.vit, o.resnet) if path]
         if not files:

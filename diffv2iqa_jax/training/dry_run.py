@@ -1,31 +1,32 @@
 """What a run would be: parameters, FLOPs, memory, data (--dry_run)."""
 
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax.models import quality, unet
-from diffv2iqa_jax.tasks import restorers, stages
+from diffv2iqa_jax.models.layers import BATCH_AXIS
+from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.tasks.example import example
 from diffv2iqa_jax.training.setup import make_task, optimiser, shapes
 from diffv2iqa_jax.training.state import TrainState, merge, partition
-from diffv2iqa_jax.types import Task, Weights
-
-
-def _count(tree) -> int:
-    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
-
-
-def _flops(fn, *args) -> float:
-    """Floating point operations of one call, as XLA counts them before optimising."""
-    cost = jax.jit(fn).lower(*args).cost_analysis()
-    return float((cost[0] if isinstance(cost, list) else cost).get("flops", 0.0))
+from diffv2iqa_jax.types import Params, Task, Views, Weights
 
 
 def describe(config: dict, devices: int, found: bool) -> list[str]:
-    """What a run of this resolved configuration would be, line by line."""
+    """What a run of this resolved configuration would be, line by line.
+
+    Args:
+      config: with the settings of its restorer, as `initialize.resolve` gives it.
+      devices: how many share a batch.
+      found: whether the data is there.
+
+    Raises:
+      ConfigError: the task cannot be built.
+    """
     task = make_task(config)
     data, size = config["data"], config["data"]["size"]
     frozen = config["optim"]["frozen"]
@@ -33,7 +34,7 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
     flat, fixed = partition(weights.params, frozen)
     tx, _ = optimiser(config)
     state = jax.eval_shape(lambda w: TrainState.create(w, tx, frozen), weights)
-    held = sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(state))
+    held = _bytes(state)
     local = data["batch"] // devices // config["optim"]["accumulate"]
     saved, flops = _activations(task, weights, config, local), _forward_flops(config, weights)
     length = f"{config['optim']['steps']} steps x {data['batch']} images"
@@ -50,7 +51,21 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
     return lines
 
 
-def _activations(task: Task, weights, config: dict, images: int) -> float:
+def _count(tree: Params) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _bytes(tree: Params) -> int:
+    return sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def _flops(fn: Callable, *args: Params) -> float:
+    """Floating point operations of one call, as XLA counts them before optimising."""
+    cost = jax.jit(fn).lower(*args).cost_analysis()
+    return float((cost[0] if isinstance(cost, list) else cost).get("flops", 0.0))
+
+
+def _activations(task: Task, weights: Weights, config: dict, images: int) -> float:
     """Bytes that differentiation keeps, before the compiler saves any: weights not counted."""
     batch = example(config["data"]["size"])
     restorer = config["restorer"]
@@ -60,16 +75,19 @@ def _activations(task: Task, weights, config: dict, images: int) -> float:
     batch = {k: np.repeat(v, images, axis=0) for k, v in batch.items()}
     trainable, fixed = partition(weights.params, config["optim"]["frozen"])
 
-    def residuals(trainable, fixed, stats):
-        loss = lambda t: task.loss(Weights(merge(t, fixed), stats), batch, jax.random.key(0))
+    def residuals(trainable: Params, fixed: Params, stats: Params) -> Callable:
+        def loss(trainable: Params) -> tuple:
+            return task.loss(Weights(merge(trainable, fixed), stats), batch, jax.random.key(0))
+
         return jax.vjp(loss, trainable, has_aux=True)[1]
 
-    kept = jax.eval_shape(residuals, trainable, fixed, weights.stats)
-    size = lambda tree: sum(x.dtype.itemsize * math.prod(x.shape) for x in jax.tree.leaves(tree))
-    return max(size(kept) - size(weights.params), 0)
+    # A step's BatchNorm averages over the devices: here there is one.
+    on_one = jax.vmap(residuals, in_axes=None, axis_name=BATCH_AXIS, axis_size=1)
+    kept = jax.eval_shape(on_one, trainable, fixed, weights.stats)
+    return max(_bytes(kept) - _bytes(weights.params), 0)
 
 
-def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
+def _forward_flops(config: dict, weights: Weights) -> list[tuple[str, float]]:
     """Forward passes per image, from the parts without their loops (XLA counts a loop once)."""
     size, restorer = config["data"]["size"], config["restorer"]
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
@@ -79,17 +97,24 @@ def _forward_flops(config: dict, weights) -> list[tuple[str, float]]:
         params = weights.params if config["task"] == "restoration" else weights.params["restorer"]
         level = jax.ShapeDtypeStruct((1,), jnp.float32)
         condition = image if restorer["conditional"] else None
-        denoise = lambda p, c, x, a: net.apply({"params": p}, c, x, a)
+
+        def denoise(params: Params, *inputs: jax.Array) -> jax.Array:
+            return net.apply({"params": params}, *inputs)
+
         once = _flops(denoise, params, condition, image, level)
         steps = restorer["sampling"]["steps"]
         out += [("denoiser, one step", once), (f"views, {steps} steps", steps * once)]
     if config["task"] == "quality":
         views = restorers.count(**restorer)
         model = quality.QualityModel(**_unblocked(config["model"]))
-        of = {"params": weights.params["quality"], "batch_stats": weights.stats.get("quality", {})}
+        parts = {"params": weights.params, "batch_stats": weights.stats}
+        variables = {kind: tree.get("quality", {}) for kind, tree in parts.items()}
         stack = jax.ShapeDtypeStruct((1, views, size, size, 3), jnp.float32)
-        score = lambda w, x: model.apply(w, stages.Views(x))["score"]
-        out.append(("branches", _flops(score, of, stack)))
+
+        def score(variables: dict[str, Params], image_BVHWC: jax.Array) -> jax.Array:
+            return model.apply(variables, Views(image_BVHWC))["score"]
+
+        out.append(("branches", _flops(score, variables, stack)))
     return out
 
 

@@ -12,7 +12,7 @@ from skimage import color
 from skimage import data as photos
 
 from diffv2iqa_jax import pixels, rng
-from diffv2iqa_jax.distortions import codecs, host_reference, kadid, spatial
+from diffv2iqa_jax.distortions import codecs, host_reference, kadid, names, spatial
 from diffv2iqa_jax.distortions import colour as colours
 from diffv2iqa_jax.evaluation import full_reference
 
@@ -54,6 +54,12 @@ def only(monkeypatch, *names: str) -> None:
     plain = lambda key, x, level: 1.0 - x
     functions = {k: f if k in names else plain for k, f in kadid.FUNCTIONS.items()}
     monkeypatch.setattr(kadid, "FUNCTIONS", functions)
+
+
+def test_names_stand_in_the_order_of_their_functions():
+    assert tuple(kadid.FUNCTIONS) == names.TYPES
+    assert set(names.TASTE) < set(names.TYPES)
+    assert len(set(names.PAIRS)) == len(names.PAIRS) == 126
 
 
 @pytest.fixture(scope="module")
