@@ -130,7 +130,7 @@ BROKEN = {
     "\0": "mine.py.*null bytes",
     "x = 1\n": "has no function get_config",
     "def get_config():\n    pass\n": "get_config returns NoneType",
-    "def get_config():\n    return 1 / 0\n": r"mine.py, line 2: raises ZeroDivisionError \(division",
+    "def get_config():\n    return 1 / 0\n": "mine.py, line 2: raises ZeroDivisionError",
     "import json\n\nSETTINGS = json.loads('{')\n": "mine.py, line 3: raises JSONDecodeError",
     "def get_config(row='a'):\n    return {'a': 1}[row]\n": "get_config returns int",
 }
