@@ -31,7 +31,9 @@ def test_differences_name_every_key_that_is_not_the_same():
     assert changed == ["a.b (1 -> 2)", "d (None -> absent)", "e (absent -> {})"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, object()], ids=str)
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), {1, 2}, object], ids=["nan", "inf", "set", "type"]
+)
 def test_a_value_that_json_does_not_have_is_refused_with_its_key(value):
     with pytest.raises(ConfigError, match=r"config.a.b .*: must be a finite number, text"):
         configs.plain({"a": {"b": value}, "c": 1})

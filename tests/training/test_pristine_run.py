@@ -134,12 +134,22 @@ def test_a_rated_image_is_distorted_itself_and_its_quality_discounted():
     np.testing.assert_allclose(left["mos"], batch["mos"], rtol=1e-5)
 
 
-def test_a_rated_set_may_be_distorted_and_then_takes_no_keys_of_evaluation():
+def test_the_step_labels_a_rated_set_that_is_to_be_distorted():
     config = runs.maniqa_run("nowhere")
+    unlabelled = {k: x for k, x in tiny.batch(count=4).items() if k != "mos"}
+    key = rng.stream(0, "train")
+    weights = jax.eval_shape(setup.make_task(config).init, key, unlabelled)
+    with pytest.raises(KeyError, match="mos"):
+        jax.eval_shape(setup.make_task(config).loss, weights, unlabelled, key)
     config["data"]["distort"] = dict(SETTINGS)
     checks.check(config)
-    assert setup.make_task(config).loss is not None
-    config["data"]["distort"]["pairs"] = 0
+    value, _ = jax.eval_shape(setup.make_task(config).loss, weights, unlabelled, key)
+    assert value.shape == ()
+
+
+def test_a_rated_set_that_is_to_be_distorted_takes_no_keys_of_evaluation():
+    config = runs.maniqa_run("nowhere")
+    config["data"]["distort"] = dict(SETTINGS) | {"pairs": 0}
     with pytest.raises(ConfigError, match="config.data.distort.pairs: no such key"):
         checks.check(config)
 
