@@ -108,11 +108,11 @@ def check(config: dict) -> None:
     Raises:
       ConfigError: one line with the key, its value, the rule and the choices.
     """
-    from diffv2iqa_jax.training import checks
-
     several = config.get("stages", {"": config})
     if not isinstance(several, dict) or not all(isinstance(c, dict) for c in several.values()):
         raise errors.ConfigError("config.stages: must be a section of configurations by name")
+    from diffv2iqa_jax.training import checks
+
     for stage in several.values():
         checks.check(stage)
 

@@ -1,4 +1,4 @@
-"""Every row of every configuration is complete and builds a step; one of each kind trains two."""
+"""Every row of every configuration is complete and has a loss; one of each kind trains."""
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from diffv2iqa_jax.configs import (
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import checks, setup, sharding, steps
+from diffv2iqa_jax.training.sharding import AXIS
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
 
@@ -106,22 +107,30 @@ DISTINCT = (
 )
 
 
-@pytest.mark.parametrize(("name", "row"), ALL, ids=lambda x: x)
-def test_a_row_is_complete_and_its_step_keeps_the_state_as_it_is(name, row):
+@pytest.mark.parametrize(("name", "row"), ALL, ids=str)
+def test_a_row_passes_the_checks_and_has_a_loss_of_one_number(name, row):
     checks.check(configs.plain(TABLES[name][0].get_config(row)))
-    step, state, batch = made(name, row)
-    after, metrics = jax.eval_shape(step, state, batch)
-    assert jax.tree.map(jax.typeof, after) == jax.tree.map(jax.typeof, state)
-    assert metrics["loss"].shape == ()
+    _, task, batch = task_of(name, row)
+
+    def loss(weights, batch):  # within an axis, as the step's average over devices needs
+        return jax.vmap(task.loss, (None, None, None), axis_name=AXIS, axis_size=1)(
+            weights, batch, jax.random.key(0)
+        )
+
+    weights = jax.eval_shape(task.init, jax.random.key(0), batch)
+    value, (metrics, stats) = jax.eval_shape(loss, weights, batch)
+    assert value.shape == metrics["loss"].shape == (1,)
+    assert jax.tree.structure(stats) == jax.tree.structure(weights.stats)
 
 
-@pytest.mark.parametrize(("name", "row"), DISTINCT, ids=lambda x: x)
-def test_a_row_trains_two_steps(name, row):
-    step, first, batch = made(name, row)
+@pytest.mark.parametrize(("name", "row"), DISTINCT, ids=str)
+def test_a_row_trains_two_steps_that_keep_the_state_as_it_is(name, row):
+    step, first, batch = step_of(name, row)
     step, state = jax.jit(step), first
     for _ in range(2):
         state, metrics = step(state, batch)
         assert np.isfinite(metrics["loss"])
+    assert jax.tree.map(kind, state) == jax.tree.map(kind, first)
     before, after = jax.device_get((first.trainable, state.trainable))
     assert all(np.isfinite(x).all() for x in after.values())
     assert any((x != before[path]).any() for path, x in after.items())
@@ -130,8 +139,13 @@ def test_a_row_trains_two_steps(name, row):
 NONE = {"kind": "none"}
 
 
-def made(name: str, row: str) -> tuple:
-    """Training step, state and batch of a row at tiny widths."""
+def kind(x: jax.Array) -> tuple:
+    """What makes jit compile anew where it changes from one step to the next."""
+    return x.shape, x.dtype, x.weak_type
+
+
+def task_of(name: str, row: str) -> tuple:
+    """Configuration, task and batch of a row at tiny widths."""
     config = tiny_config(name, row)
     if config["task"] == "quality":  # stored views: which ones makes no other program
         views = restorers.count(**config["restorer"])
@@ -142,7 +156,13 @@ def made(name: str, row: str) -> tuple:
     size = 64 if "vcrnet" in config.get("model", {}).get("branches", {}) else 16
     views = restorers.count(**config["restorer"]) - 1 if config["task"] == "quality" else 0
     batch = tiny.batch(count=2, size=size, views=views)
-    task, where = setup.make_task(config), sharding.make("jit", devices=jax.devices()[:1])
+    return config, setup.make_task(config), batch
+
+
+def step_of(name: str, row: str) -> tuple:
+    """Training step, state and batch of a row at tiny widths, on one device."""
+    config, task, batch = task_of(name, row)
+    where = sharding.make("jit", devices=jax.devices()[:1])
     tx, rate = setup.optimiser(config)
     weights = tiny.random(jax.eval_shape(task.init, jax.random.key(0), batch))
     state = TrainState.create(weights, tx, config["optim"]["frozen"])
@@ -152,13 +172,21 @@ def made(name: str, row: str) -> tuple:
 
 def test_no_two_rows_are_the_same_experiment():
     for name, (module, rows) in TABLES.items():
-        made = [str(configs.flat(configs.plain(module.get_config(row)))) for row in rows]
-        assert len(set(made)) == len(made), name
+        texts = [str(configs.flat(configs.plain(module.get_config(row)))) for row in rows]
+        assert len(set(texts)) == len(texts), name
 
 
-def test_the_quickstart_is_complete():
-    for stage in quickstart.get_config().stages.values():
-        checks.check(configs.plain(stage))
+def test_the_quickstart_passes_the_checks_and_its_second_stage_builds_on_its_first():
+    stages = configs.plain(quickstart.get_config())["stages"]
+    for stage in stages.values():
+        checks.check(stage)
+    assert [stages[name]["task"] for name in ("restore", "quality")] == ["restoration", "quality"]
+    assert stages["quality"]["restorer"]["run"] == "restore"
+    for section, key in (("optim", "lr"), ("restorer", "cached"), ("evaluate", "examples")):
+        lacking = {**stages["quality"][section]}
+        del lacking[key]
+        with pytest.raises(ConfigError, match=f"'{key}'.* must be set"):
+            checks.check({**stages["quality"], section: lacking})
 
 
 def test_a_row_that_is_not_there_is_an_error_that_names_the_nearest():

@@ -18,8 +18,8 @@ def printed(capsys, *argv):
     return [shlex.split(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_one_command_for_each_set_and_split(capsys):
-    config = str(ROOT / "configs" / "diffv2iqa.py")
+@pytest.mark.parametrize("config", [str(ROOT / "configs" / "diffv2iqa.py"), "diffv2iqa"])
+def test_one_command_for_each_set_and_split(config, capsys):
     argv = ("--config", f"{config}:release", "--sets", "livec", "koniq10k@512", "--splits", "3")
     lines = printed(capsys, *argv, "--", "--config.restorer.run=r")
     assert len(lines) == 6 and len({tuple(line) for line in lines}) == 6
@@ -33,16 +33,14 @@ def test_one_command_for_each_set_and_split(capsys):
 
 
 def test_every_stage_of_a_configuration_gets_the_same_data(capsys):
-    config = str(ROOT / "configs" / "quickstart.py")
-    (line,) = printed(capsys, "--config", config, "--sets", "csiq", "--splits", "1")
+    (line,) = printed(capsys, "--config", "quickstart", "--sets", "csiq", "--splits", "1")
     for stage in ("restore", "quality"):
         assert f"--config.stages.{stage}.data.name=csiq" in line
 
 
 @pytest.mark.parametrize("preset", launch.PRESETS)
 def test_a_preset_learns_on_all_of_one_and_tests_on_all_of_others(preset, capsys):
-    config = str(ROOT / "configs" / "diffv2iqa.py")
-    lines = printed(capsys, "--config", config, "--preset", preset)
+    lines = printed(capsys, "--config", "diffv2iqa", "--preset", preset)
     tests = sum(map(len, launch.PRESETS[preset].values()))
     assert len(lines) == len(launch.PRESETS[preset]) + tests
     learned = None
@@ -64,9 +62,10 @@ def test_presets_name_sets_there_are():
 
 
 def test_chains_run_in_order_and_stop_where_a_command_fails(tmp_path, capsys):
-    note = lambda text: [
-        sys.executable, "-c", f"open(r'{tmp_path / 'out'}', 'a').write('{text}\\n')",
-    ]  # fmt: skip
+    def note(text: str) -> list[str]:
+        code = f"open(r'{tmp_path / 'out'}', 'a').write('{text}\\n')"
+        return [sys.executable, "-c", code]
+
     fail = [sys.executable, "-c", "raise SystemExit(3)"]
     chains = [[note("a1"), note("a2")], [note("b1"), fail, note("b3")]]
     assert launch.run(chains, 2, tmp_path / "logs") == 1
@@ -77,10 +76,18 @@ def test_chains_run_in_order_and_stop_where_a_command_fails(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [[], ["--sets", "x", "--jobs", "0"], ["--sets", "x", "--config", "no.py"]]
+    ("argv", "message"),
+    [
+        ([], "nothing to do"),
+        (["--sets", "x", "--jobs", "0"], "--splits and --jobs must be at least 1"),
+        (["--sets", "x", "--config", "no.py"], "--config no.py: no such file"),
+        (["--sets", "x", "--config", "restor"], "did you mean 'restore'?"),
+        (["--sets", "x", "--config", "restore:bas"], "did you mean 'base'?"),
+    ],
 )
-def test_bad_flags_run_nothing(argv, capsys):
-    argv = ["--config", str(ROOT / "configs" / "restore.py"), "--workdir", "w", *argv]
+def test_bad_flags_run_nothing_and_say_why(argv, message, capsys):
     with pytest.raises(SystemExit) as left:
-        launch.main(argv)
+        launch.main(["--config", "restore", "--workdir", "w", *argv])
     assert left.value.code == 2
+    captured = capsys.readouterr()
+    assert message in captured.err and not captured.out

@@ -49,8 +49,8 @@ def config(tmp_path, data) -> str:
 
 
 def test_a_stage_that_is_named_runs_first_and_is_found_in_the_workdir():
-    stage = lambda run: {"restorer": {"run": run} if run else {"kind": "diffusion"}}
-    both = {"stages": {"quality": stage("restore"), "restore": stage(None)}}
+    stage1, stage2 = {"restorer": {"kind": "diffusion"}}, {"restorer": {"run": "restore"}}
+    both = {"stages": {"quality": stage2, "restore": stage1}}
     (first, folder), (second, _) = main.stages(both, "w")
     assert folder == os.path.join("w", "restore") and "run" not in first["restorer"]
     assert second["restorer"]["run"] == os.path.join("w", "restore")
@@ -77,28 +77,76 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data, settings):
     assert again.returncode == 0 and again.stderr.count("is complete") == 2
 
 
+IN_STAGE_1 = "--config.stages.restore."
+RUN = ("--workdir", "run")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config.stages.restore.optim.lr=1"], "--workdir must"),
-        (["--workdir", "W", "extra"], "argument 'extra'"),
-        (["--workdir", "W", "--config.stages.restore.optim.lrr=1"], 'Did you mean "lr" instead'),
-        (["--workdir", "W", "--config.stages.restore.optim.xyzzy=1"], "'xyzzy': no such key there"),
-        (["--workdir", "W", "--config.stages.restore.task=paint"], "config.task 'paint'"),
+        ([IN_STAGE_1 + "optim.lr=1"], "--config and --workdir must both be given"),
+        ([*RUN, "extra"], "argument 'extra'"),
+        ([*RUN, IN_STAGE_1 + "optim.lrr=1"], "restore.optim.lrr: no such key; did you mean 'lr'?"),
+        ([*RUN, IN_STAGE_1 + "optim.xyzzy=1"], "restore.optim.xyzzy: no such key; known are ["),
+        ([*RUN, IN_STAGE_1 + "data.name.x=1"], "name.x: no such key; 'builtin/small' is a value"),
+        ([*RUN, IN_STAGE_1 + "optim.lr=fast"], "could not convert string to float: 'fast'"),
+        ([*RUN, IN_STAGE_1 + "task=paint"], "config.task 'paint'"),
+        ([*RUN, IN_STAGE_1 + "optim.lr=nan"], "optim.lr nan: must be a finite number"),
+        ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
+        ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),
+        ([*RUN, "--config", "gone.py"], "--config gone.py: no such file"),
+        ([*RUN, "--config", "small:startr"], "no such row; did you mean 'starter'?"),
+        ([*RUN, "--config", "broken.py"], "broken.py, line 1: imports 'torchvisionn', which is"),
+        ([*RUN, "--config", "stages.py"], "config.stages: must be a section of configurations"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(tmp_path, data, settings, arguments, message):
-    arguments = [a.replace("W", str(tmp_path / "run")) for a in arguments]
-    done = call(settings, "--config", config(tmp_path, data), *arguments)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, settings, arguments, message):
+    (tmp_path / "broken.py").write_text("import torchvisionn\n")
+    (tmp_path / "stages.py").write_text("def get_config():\n    return {'stages': {'a': 1}}\n")
+    done = call(settings | {"cwd": tmp_path}, "--config", "quickstart", *arguments)
     assert done.returncode == main.EXIT_CONFIG
     assert message in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("override", "message", "absent"),
+    [
+        ("optm.lr=1", "did you mean 'optim'?", {"numpy", "jax", "flax", "tensorflow"}),
+        ("data.nme=x", "did you mean 'name'?", {"numpy", "jax", "flax", "tensorflow"}),
+        ("data.name=livecc", "config.data: data set 'livecc': known are", {"tensorflow"}),
+    ],
+)
+def test_what_refuses_imports_nothing_that_trains(settings, override, message, absent):
+    """A wrong key answers before JAX is there, a wrong value before TensorFlow is."""
+    code = f"""
+import sys
+from diffv2iqa_jax import main
+sys.argv = ["main", "--config", "quickstart", "--workdir", "run", {IN_STAGE_1 + override!r}]
+try:
+    code = main.main(main.parse(sys.argv))
+except SystemExit as error:
+    code = error.code
+assert code == {main.EXIT_CONFIG} and not {absent} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, **settings)
+    assert done.returncode == 0 and message in done.stderr, done.stderr
+
+
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, data, settings):
-    flags = ("--config", config(tmp_path, data), "--workdir", str(tmp_path / "run"), "--dry_run")
-    done = call(settings, *flags)
+    where = [f"--config.stages.{stage}.data.folder={data}" for stage in ("restore", "quality")]
+    where.append(IN_STAGE_1 + "data.name=builtin/tiny")
+    flags = ("--config", "quickstart", *RUN, "--dry_run", *where)
+    done = call(settings | {"cwd": tmp_path}, *flags)
     assert done.returncode == 0, done.stderr
-    for word in ("parameters", "FLOPs", "memory", "MiB", "found", "4 steps x 8 images"):
+    for word in (
+        "parameters",
+        "FLOPs",
+        "memory",
+        "MiB",
+        "found",
+        "MISSING",
+        "4300 steps x 16 images",
+    ):
         assert word in done.stdout
-    assert not (tmp_path / "run").exists()
+    assert not any(tmp_path.iterdir())
