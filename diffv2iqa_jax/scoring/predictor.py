@@ -22,7 +22,6 @@ from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import saved
-from diffv2iqa_jax.training.saved import shapes
 from diffv2iqa_jax.types import Batch, Params, Restorer, Views, Weights
 from diffv2iqa_jax.weights import files, published
 
@@ -199,7 +198,7 @@ def _load_file(name: str, path: pathlib.Path, restorer_run: str | None) -> Predi
         raise WeightsError(f"{name}: is a {kind!r}, which takes no other restorer")
     if name != "starter":  # whose tests have checked it: this takes a second
         settings = {"task": "quality", **card["settings"]}
-        like = shapes(settings, card["size"]) if kind == KIND else published.like(card)
+        like = saved.shapes(settings, card["size"]) if kind == KIND else published.like(card)
         weights = files.fit(kind, files.Renamed(files.flatten(weights), [], []), like)
     if kind == KIND:
         return _trained_here(name, weights, card)

@@ -250,10 +250,10 @@ class Scorer:
             size = len(batch["image"])
             if "RESOURCE_EXHAUSTED" not in str(error) or size == 1:
                 raise
-            self.batch = min(self.batch, size // 2)
+            self.batch = smaller = min(self.batch, size // 2)
         outputs = []
-        for rows in np.array_split(np.arange(size), -(-size // self.batch)):
-            filled = np.resize(rows, self.batch)  # one shape: one more program, not two
+        for rows in np.array_split(np.arange(size), -(-size // smaller)):
+            filled = np.resize(rows, smaller)  # all of one shape, which one program serves
             scored = self._score({key: x[filled] for key, x in batch.items()})
             outputs.append({key: np.asarray(x)[: len(rows)] for key, x in scored.items()})
         return {key: np.concatenate([part[key] for part in outputs]) for key in outputs[0]}

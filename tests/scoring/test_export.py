@@ -1,4 +1,4 @@
-"""What is taken elsewhere scores there as here, without the package."""
+"""An exported model scores elsewhere as here, and without the package."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from diffv2iqa_jax import export
-from diffv2iqa_jax.scoring import predictor, scorer
+from diffv2iqa_jax.scoring import predictor, program, scorer
 from tests.pictures import picture
 
 
@@ -21,11 +21,11 @@ def exported(packed, tmp_path_factory):
     return dest
 
 
-def alone(folder, path, apart) -> float:
-    """What load.py prints, in a process that cannot import the package."""
+def printed_alone(folder, path, apart) -> float:
+    """What load.py prints in a process that cannot import the package."""
     blocked = "import sys, runpy; sys.modules['diffv2iqa_jax'] = None; sys.argv = sys.argv[1:]; "
     code = blocked + "runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", code, folder / export.LOADER, path]
+    command = [sys.executable, "-c", code, folder / program.LOADER, path]
     done = subprocess.run(command, capture_output=True, text=True, env=apart, cwd=folder)
     assert done.returncode == 0, done.stderr
     return float(done.stdout)
@@ -35,18 +35,17 @@ def alone(folder, path, apart) -> float:
 def test_the_loader_says_what_the_scorer_says(exported, loaded_by_crops, apart, tmp_path, h, w):
     Image.fromarray(picture(h, w)).save(tmp_path / "x.png")
     want = loaded_by_crops(picture(h, w)).score
-    assert alone(exported, tmp_path / "x.png", apart) == pytest.approx(want, abs=1e-4)
+    assert printed_alone(exported, tmp_path / "x.png", apart) == pytest.approx(want, abs=1e-4)
 
 
 def test_the_loader_has_ten_lines_and_the_program_two_platforms(exported):
-    text = (exported / export.LOADER).read_text()
+    text = (exported / program.LOADER).read_text()
     assert "diffv2iqa" not in text
-    known = ('"""', "import", "from")
-    assert sum(bool(line) and not line.startswith(known) for line in text.splitlines()) <= 10
-    data = bytearray((exported / export.PROGRAM).read_bytes())
-    program = jax.export.deserialize(data)
-    assert program.platforms == ("cpu", "cuda")
-    card = json.loads((exported / export.CARD).read_text())
+    uncounted = ('"""', "import", "from")
+    assert sum(bool(line) and not line.startswith(uncounted) for line in text.splitlines()) <= 10
+    loaded = jax.export.deserialize(bytearray((exported / program.PROGRAM).read_bytes()))
+    assert loaded.platforms == ("cpu", "cuda")
+    card = json.loads((exported / program.CARD).read_text())
     assert card["protocol"]["pp"] == "grid(16)" and card["direction"] == "higher is better"
 
 
@@ -54,7 +53,7 @@ def test_whole_pictures_are_exported_by_crops_only_on_request(judged, tmp_path, 
     assert export.main([str(judged), str(tmp_path / "x")]) == 5
     assert "--by_crops" in capsys.readouterr().err and not (tmp_path / "x").exists()
     assert export.main([str(judged), str(tmp_path / "x"), "--by_crops"]) == 0
-    assert json.loads((tmp_path / "x" / export.CARD).read_text())["protocol"]["views"] == "crop"
+    assert json.loads((tmp_path / "x" / program.CARD).read_text())["protocol"]["views"] == "crop"
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -62,14 +61,15 @@ def test_whole_pictures_are_exported_by_crops_only_on_request(judged, tmp_path, 
 def test_pictures_of_one_size_are_restored_as_the_evaluation_did(
     judged, by_crops, apart, tmp_path, whole, pp
 ):
-    """Scaled first, even whole ones are of one shape; the program then cuts the views."""
+    """Resized first, even whole pictures have one shape; the program then crops the views."""
     run = judged if whole else by_crops
     assert export.main([str(run), str(tmp_path / "dest"), "--pp", pp]) == 0
-    card = json.loads((tmp_path / "dest" / export.CARD).read_text())
+    card = json.loads((tmp_path / "dest" / program.CARD).read_text())
     assert card["protocol"] | {"pp": pp, "views": "whole" if whole else "crop"} == card["protocol"]
     Image.fromarray(picture(30, 40)).save(tmp_path / "x.png")
     want = scorer.load(run, pp=pp, jit_cache=None)(picture(30, 40)).score
-    assert alone(tmp_path / "dest", tmp_path / "x.png", apart) == pytest.approx(want, abs=1e-4)
+    printed = printed_alone(tmp_path / "dest", tmp_path / "x.png", apart)
+    assert printed == pytest.approx(want, abs=1e-4)
 
 
 def test_what_cannot_be_exported_is_refused_and_leaves_nothing(packed, tmp_path, capsys):
@@ -79,6 +79,8 @@ def test_what_cannot_be_exported_is_refused_and_leaves_nothing(packed, tmp_path,
         ([tmp_path / "none", tmp_path / "x"], 5, "no such file"),
         ([packed, tmp_path / "full"], 2, "not an empty folder"),
         ([packed, tmp_path / "x", "--pp", "resize(16)|flip(0.5)"], 5, "load.py knows"),
+        ([packed, tmp_path / "x", "--pp", "flip(0.5)|grid(16)"], 5, "load.py knows"),
+        ([packed, tmp_path / "x", "--pp", "resize(16)|grid(0)"], 5, "load.py knows"),
         ([packed, tmp_path / "x", "--card", tmp_path / "none"], 2, "No such file"),
     ):
         assert export.main([str(x) for x in argv]) == code
@@ -92,9 +94,9 @@ def test_a_run_becomes_one_file_with_what_its_card_should_say(by_crops, tmp_path
     dest = tmp_path / "packed.safetensors"
     card = ["--card", str(tmp_path / "facts.json"), "--dtype", "float16"]
     assert export.main([str(by_crops), str(dest), *card]) == 0
-    found = predictor.load(str(dest))
-    assert (found.info.licence, found.info.data) == ("CC0", "drawings")
-    assert found.card == predictor.load(str(by_crops)).card
+    packed = predictor.load(str(dest))
+    assert (packed.info.licence, packed.info.data) == ("CC0", "drawings")
+    assert packed.card == predictor.load(str(by_crops)).card
     assert export.main([str(dest), str(tmp_path / "again.safetensors")]) == 0
     again = scorer.load(tmp_path / "again.safetensors", jit_cache=None)
     assert np.isfinite(again(picture()).score)

@@ -1,24 +1,21 @@
 """Strips of what a score looked at."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from diffv2iqa_jax.scoring import maps
+from diffv2iqa_jax.scoring.result import Score
 
 
 def test_what_no_crop_looked_at_is_white_in_every_panel():
     """A crop from the middle leaves a margin, which has neither pixels nor a quality."""
-    views = np.full((1, 2, 8, 8, 3), 100.0)
-    quality = np.full((1, 2, 2), 0.5)
-    corners = np.array([[3, 5]])
-    score = SimpleNamespace(
-        views=views,
-        corners=corners,
+    score = Score(
         score=0.5,
         branches={"guidance": 0.5},
-        maps={"score_guidance": quality},
+        branch_weights={"guidance": 1.0},
+        views=np.full((1, 2, 8, 8, 3), 100.0),
+        corners=np.array([[3, 5]]),
+        maps={"score_guidance": np.full((1, 2, 2), 0.5)},
     )
     strip = maps.strip(score)
     assert strip.shape == (11, 3 * 13 + 2 * maps.GAP, 3)
@@ -31,13 +28,16 @@ def test_what_no_crop_looked_at_is_white_in_every_panel():
 @pytest.mark.parametrize(("w2", "of_difference"), [(1.0, 0.3), (5.0, 0.1), (5.0, 0.0)])
 def test_the_map_adds_the_branches_as_the_score_does(w2, of_difference):
     """Of two patches one has all of the difference: S1 + w2 S2 there, S1 in the other."""
-    patches = np.array([[[0.0, 2 * of_difference]]])
-    score = SimpleNamespace(
-        views=np.zeros((1, 2, 8, 8, 3)),
-        corners=np.array([[0, 0]]),
+    score = Score(
         score=0.2 + w2 * of_difference,
         branches={"difference": of_difference, "guidance": 0.2},
-        maps={"score_difference": patches, "score_guidance": np.full((1, 2, 2), 0.2)},
+        branch_weights={"difference": w2, "guidance": 1.0},
+        views=np.zeros((1, 2, 8, 8, 3)),
+        corners=np.array([[0, 0]]),
+        maps={
+            "score_difference": np.array([[[0.0, 2 * of_difference]]]),
+            "score_guidance": np.full((1, 1, 2), 0.2),
+        },
     )
     for column, quality in ((-7, 0.2), (-2, 0.2 + 2 * w2 * of_difference)):
         place = min(quality, 1) * (len(maps.COLOURS) - 1)

@@ -1,4 +1,4 @@
-"""The command: which pictures, which rows, which exit code; killed and resumed."""
+"""The command: which pictures, which rows, which exit code; runs killed and resumed."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Seven pictures, one of them no picture, and a file that is not meant to be one."""
+    """Six pictures, a file that only has a picture's name, and one that has not even that."""
     folder = tmp_path_factory.mktemp("photos")
     (folder / "b").mkdir()
     names = ["a.png", "b/c.png", "b/d.bmp", "e.png", "f.png", "g.png"]
@@ -41,7 +41,7 @@ ORDER = ["a.png", "b/broken.jpg", "b/c.png", "b/d.bmp", "e.png", "f.png", "g.png
 
 @pytest.fixture
 def run(loaded_by_crops, monkeypatch, capfd):
-    """Runs the command with weights that are loaded already: (exit code, stdout, stderr)."""
+    """Runs the command with weights loaded before: returns (exit code, stdout, stderr)."""
     monkeypatch.setattr(score, "load", lambda o: loaded_by_crops)
 
     def command(*argv):
@@ -93,7 +93,9 @@ def test_jsonl_holds_the_same(run, photos, tmp_path):
 
 
 def test_every_way_to_name_pictures(run, photos, tmp_path, monkeypatch):
-    names = lambda out: [os.path.relpath(row["path"], photos) for row in rows_of(out)]
+    def names(out):
+        return [os.path.relpath(row["path"], photos) for row in rows_of(out)]
+
     assert names(run(photos / "*.png")[1]) == ["a.png", "e.png", "f.png", "g.png"]
     assert names(run(photos / "**" / "*.png")[1]) == ["a.png", "b/c.png", "e.png", "f.png", "g.png"]
     assert names(run(photos / "e.png", photos / "b")[1]) == ["e.png", *ORDER[1:4]]
@@ -110,11 +112,11 @@ def test_every_way_to_name_pictures(run, photos, tmp_path, monkeypatch):
 
 
 def test_shards_share_the_pictures_out(run, photos):
-    found = [rows_of(run(photos, "--shard", f"{i}/3")[1]) for i in (1, 2, 3)]
-    assert [len(rows) for rows in found] == [3, 2, 2]
+    shards = [rows_of(run(photos, "--shard", f"{i}/3")[1]) for i in (1, 2, 3)]
+    assert [len(rows) for rows in shards] == [3, 2, 2]
     whole = rows_of(run(photos)[1])
     for place, row in enumerate(whole):
-        other = found[place % 3][place // 3]
+        other = shards[place % 3][place // 3]
         assert other["path"] == row["path"]
         if row["score"]:
             assert float(other["score"]) == pytest.approx(float(row["score"]), abs=1e-5)
@@ -144,20 +146,21 @@ def test_a_real_kill_is_resumed(packed, apart, tmp_path):
         Image.fromarray(picture(40, 40, seed=seed)).save(tmp_path / name)
     slow = (
         "import sys, time\n"
-        "from diffv2iqa_jax import score, table\n"
-        "table.CHUNK, add = 2, table.Table.add\n"
-        "table.Table.add = lambda self, row: (add(self, row), time.sleep(0.2))\n"
+        "from diffv2iqa_jax import score\n"
+        "from diffv2iqa_jax.scoring import output\n"
+        "output.CHUNK, add = 2, output.Table.add\n"
+        "output.Table.add = lambda self, row: (add(self, row), time.sleep(0.2))\n"
         "sys.exit(score.main(sys.argv[1:]))"
     )
     out, part = tmp_path / "out.csv", tmp_path / "out.csv.part"
     command = [sys.executable, "-c", slow, tmp_path, "--weights", packed, "-o", out]
     settings = {"cwd": ROOT, "env": apart}
-    first = subprocess.Popen(command, **settings, stderr=subprocess.DEVNULL)
+    killed = subprocess.Popen(command, **settings, stderr=subprocess.DEVNULL)
     while not (part.exists() and part.read_bytes().count(b"ok") >= 5):
-        assert first.poll() is None
+        assert killed.poll() is None
         time.sleep(0.02)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
     assert not out.exists()
     again = subprocess.run([*command, "--resume"], **settings, capture_output=True, text=True)
     assert again.returncode == score.OK, again.stderr
@@ -165,8 +168,8 @@ def test_a_real_kill_is_resumed(packed, apart, tmp_path):
     subprocess.run([*command, "--overwrite"], **settings, check=True, stderr=subprocess.DEVNULL)
     assert out.read_bytes() == resumed and not part.exists()
     with open(out, newline="") as file:
-        found = [os.path.basename(row["path"]) for row in csv.DictReader(file)]
-    assert found == sorted(names)
+        scored = [os.path.basename(row["path"]) for row in csv.DictReader(file)]
+    assert scored == sorted(names)
 
 
 def test_what_is_there_is_not_overwritten_unasked(run, photos, tmp_path):
@@ -178,10 +181,27 @@ def test_what_is_there_is_not_overwritten_unasked(run, photos, tmp_path):
     code, _, err = run(photos, "-o", path, "--resume")
     assert code == score.SOME_FAILED and "nothing left to do" in err
     assert files(tmp_path) == before
-    code, _, err = run(photos / "a.png", "-o", path, "--resume")
-    assert code == score.SOME_FAILED or "has path" in err
     run(photos / "a.png", "-o", path, "--overwrite")
     assert len(rows_of(path.read_text())) == 1
+
+
+def test_resuming_a_complete_file_leaves_new_pictures_out(run, photos, tmp_path):
+    """A complete file is taken as it is, whatever else is asked for now; the exit code is 0."""
+    path = tmp_path / "x.csv"
+    run(photos / "a.png", "-o", path)
+    before = path.read_bytes()
+    code, _, err = run(photos / "a.png", photos / "e.png", "-o", path, "--resume")
+    assert code == score.OK and "1 ok, 0 failed, nothing left to do" in err
+    assert path.read_bytes() == before and len(rows_of(before.decode())) == 1
+
+
+def test_resuming_a_file_that_holds_more_pictures_is_refused(run, photos, tmp_path):
+    path = tmp_path / "x.csv"
+    run(photos / "a.png", photos / "e.png", "-o", path)
+    before = path.read_bytes()
+    code, _, err = run(photos / "a.png", "-o", path, "--resume")
+    assert code == score.USAGE and "row 2 has path" in err
+    assert path.read_bytes() == before
 
 
 def test_rows_of_other_inputs_weights_or_protocol_are_not_gone_on_with(
@@ -230,8 +250,8 @@ def test_names_of_any_bytes_come_back(run, tmp_path):
         out = tmp_path / f"rows.{format}"
         assert run(tmp_path, "-o", out, "--format", format)[0] == score.OK
         with open(out, **output.TEXT) as file:
-            found = [os.fsencode(os.path.basename(r["path"])) for r in output.read(file, format)]
-        assert sorted(found) == sorted(names)
+            scored = [os.fsencode(os.path.basename(r["path"])) for r in output.read(file, format)]
+        assert sorted(scored) == sorted(names)
         out.unlink()
 
 
@@ -300,8 +320,8 @@ def test_maps_show_views_and_quality(run, photos, tmp_path, loaded_by_crops):
     strip = np.asarray(Image.open(tmp_path / "maps" / "0000000_a.png"))
     assert strip.shape == (20, 5 * 20 + 4 * maps.GAP, 3)
     np.testing.assert_array_equal(strip[:, :20], picture(20, 20, seed=0))
-    found = loaded_by_crops(picture(20, 20, seed=0), details=True)
-    np.testing.assert_array_equal(strip, maps.strip(found))
+    detailed = loaded_by_crops(picture(20, 20, seed=0), details=True)
+    np.testing.assert_array_equal(strip, maps.strip(detailed))
     with pytest.raises(AttributeError):
         maps.strip(loaded_by_crops(picture()))
 

@@ -56,8 +56,11 @@ def test_the_data_set_is_read_in_batches():
 
 def test_distortions_are_timed_beside_the_hosts_and_photos_by_the_core(monkeypatch):
     pytest.importorskip("tensorflow")
-    plain = lambda key, x, level: 1.0 - x  # all types compile for long
-    monkeypatch.setattr(kadid, "FUNCTIONS", dict.fromkeys(kadid.TYPES, plain))
+
+    def negative(key, x, level):  # all types compile for long
+        return 1.0 - x
+
+    monkeypatch.setattr(kadid, "FUNCTIONS", dict.fromkeys(kadid.TYPES, negative))
     rows = bench.run(bench.parse(["distort", "photos", *QUICK]))
     assert rows["distort"]["host_ms"] > 0 and rows["distort"]["temp_mib"] > 0
     assert rows["distort"]["faster"].endswith("times than Pillow and SciPy")

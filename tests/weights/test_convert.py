@@ -141,7 +141,7 @@ def test_a_resnet_can_be_cut_after_a_stage(tmp_path, monkeypatch):
     np.savez(tmp_path / "r.npz", **{name: np.ones(1, np.float32) for name in names})
     seen = []
     monkeypatch.setattr(convert.published, "convert", lambda k, t: (seen.append(set(t)), {}, []))
-    monkeypatch.setattr(convert.pretrained, "save", lambda *args: None)
+    monkeypatch.setattr(convert.files, "save", lambda *args: None)
     source, dest = str(tmp_path / "r.npz"), str(tmp_path / "r.safetensors")
     report = convert.convert("resnet50", source, dest, stages=2)
     assert seen == [{"conv1.weight", "layer1.0.conv1.weight"}]
