@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.distortions import codecs, colour, spatial
-from diffv2iqa_jax.pp import photos
+from diffv2iqa_jax.pp import decode
 
 LEVELS = (0, 1, 2, 3, 4, 5)  # 0: as it is
 SMALLEST = 16  # pixels each way
@@ -280,7 +280,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of noise, directions and places")
     o = parser.parse_args(argv)
     try:
-        picture = photos.read(o.image)
+        picture = decode.read(o.image).image_HWC
         if min(o.size, *picture.shape[:2]) < SMALLEST:
             raise ValueError(f"--size {o.size} of {o.image}: must be at least {SMALLEST} pixels")
         h, w = (min(o.size, n) for n in picture.shape[:2])

@@ -117,6 +117,8 @@ class Scorer:
                 raise ValueError(f"{name} {value}: must be at least 1")
         pp = judged.pp if pp is None else pp
         protocol = {**judged.info.protocol, "pp": pp, "crops": crops, "icc": reading.icc}
+        if reading.orientation != "apply":
+            protocol["orientation"] = reading.orientation
         self.info = dataclasses.replace(judged.info, protocol=protocol)
         # A CPU gains nothing from more, and a photo of one crop would be filled up in vain.
         self.batch = batch or (1 if jax.default_backend() == "cpu" else 32)
