@@ -45,6 +45,7 @@ OPTIONS = {
     "--batch": dict(type=int, help="crops scored at a time"),
     "--workers": dict(type=int, default=2, help="threads that read ahead"),
     "--icc": dict(choices=("convert", "ignore"), default="convert", help="colour profiles"),
+    "--orientation": dict(choices=("apply", "ignore"), default="apply", help="in EXIF"),
     "--max_pixels": dict(type=int, help="refuse larger pictures"),
     "--strict": dict(action="store_true", help="refuse pictures of several frames"),
     "--allow_truncated": dict(action="store_true", help="score a JPEG that ends early"),
@@ -158,9 +159,8 @@ def load(o: argparse.Namespace) -> "Scorer":
     warnings.filterwarnings("ignore", module="PIL")  # a row says what became of a picture
     try:
         limits = {} if o.max_pixels is None else {"max_pixels": o.max_pixels}
-        reading = decode.Reading(
-            icc=o.icc, strict=o.strict, allow_truncated=o.allow_truncated, **limits
-        )
+        names = ("icc", "orientation", "strict", "allow_truncated")
+        reading = decode.Reading(**{name: getattr(o, name) for name in names}, **limits)
         settings = {key: getattr(o, key) for key in ("pp", "crops", "batch", "workers")}
         cache = o.jit_cache or None
         return scorer.load(

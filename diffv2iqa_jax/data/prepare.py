@@ -11,6 +11,7 @@ there is nothing to prepare.
 
 import argparse
 import contextlib
+import dataclasses
 import difflib
 import os
 import string
@@ -18,17 +19,26 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from diffv2iqa_jax.data.sets import archives, catalog, own, readers
 from diffv2iqa_jax.data.sets.catalog import SETS, LayoutError, NothingError, Row, Set
 from diffv2iqa_jax.data.sets.layout import Layout
+from diffv2iqa_jax.pp.decode import ICC, ORIENTATIONS, TO_STORE, Reading
 
 OWN = ("csv", "pool")
 OF_A_NAME = string.ascii_letters + string.digits + "-_"
 EXIT_LAYOUT, EXIT_NOTHING = 2, 4
 
 
-def public(name: str, source: str, folder: str, *, allow_missing: bool = False) -> dict:
+def public(
+    name: str,
+    source: str,
+    folder: str,
+    *,
+    allow_missing: bool = False,
+    reading: Reading = TO_STORE,
+) -> dict[str, Any]:
     """Checks the release of a public set and builds it in `folder`.
 
     Args:
@@ -36,6 +46,7 @@ def public(name: str, source: str, folder: str, *, allow_missing: bool = False) 
       source: its folder or archive.
       allow_missing: build what is there although files are missing, extra or called otherwise;
         the set is marked incomplete, and so is every result on it.
+      reading: how image files are read.
 
     Returns:
       name, folder (where its files lie), images (how many).
@@ -61,7 +72,8 @@ def public(name: str, source: str, folder: str, *, allow_missing: bool = False) 
         if not rows:
             raise LayoutError(f"{source}: none of the images is there", differences)
         lacking = max(spec.images - len(rows), 0)
-        return _build(name, folder, spec, rows, complete=not differences, lacking=lacking)
+        facts = {"complete": not differences, "lacking": lacking}
+        return _build(name, folder, spec, rows, reading, **facts)
 
 
 def check(spec: Set, rows: list[Row], layout: Layout) -> list[str]:
@@ -107,7 +119,7 @@ def mine(o: argparse.Namespace) -> dict:
     if o.set == "pool":
         with unpacked(o.source, o.folder) as root:
             rows, spec = own.pool(root)
-            return _build(name, o.folder, spec, rows, upright=True, complete=True, lacking=0)
+            return _build(name, o.folder, spec, rows, reading_of(o), complete=True, lacking=0)
     if o.low is None or o.high is None:
         raise LayoutError(
             "--low and --high: give both ends of the scale of the opinions (not of this table's "
@@ -117,15 +129,21 @@ def mine(o: argparse.Namespace) -> dict:
     columns = {key: column for key, column in columns.items() if column}
     rows = own.table(o.source, o.images, columns)
     spec = own.catalog(rows, o.low, o.high, not o.lower_better, os.path.basename(o.source))
-    return _build(name, o.folder, spec, rows, upright=True, complete=True, lacking=0)
+    return _build(name, o.folder, spec, rows, reading_of(o), complete=True, lacking=0)
 
 
-def _build(name: str, folder: str, spec: Set, rows: list[Row], **facts) -> dict:
-    from diffv2iqa_jax.data.sets import (
-        store,  # after all checks: TensorFlow takes seconds to import
-    )
+def reading_of(o: argparse.Namespace) -> Reading:
+    """How the options ask to read image files."""
+    return dataclasses.replace(TO_STORE, icc=o.icc, orientation=o.orientation)
 
-    return store.build(name, folder, spec, rows, **facts)
+
+def _build(
+    name: str, folder: str, spec: Set, rows: list[Row], reading: Reading, **facts: Any
+) -> dict[str, Any]:
+    # After all checks: TensorFlow takes seconds to import.
+    from diffv2iqa_jax.data.sets import store
+
+    return store.build(name, folder, spec, rows, reading=reading, **facts)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -139,6 +157,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--folder", default="~/tensorflow_datasets", help="where the set will lie")
     out.add_argument(
         "--allow_missing", action="store_true", help="take what is there, and mark the set"
+    )
+    out.add_argument(
+        "--icc", choices=ICC, default=ICC[0], help="colour profiles: to sRGB, or as if not there"
+    )
+    out.add_argument(
+        "--orientation", choices=ORIENTATIONS, default=ORIENTATIONS[0], help="in EXIF; as --icc"
     )
     group = out.add_argument_group("own sets (csv, pool)")
     group.add_argument("--name", help="the set will be csv/NAME or pool/NAME")
@@ -164,7 +188,8 @@ def main(argv: list[str] | None = None) -> int:
         if o.set in OWN:
             done = mine(o)
         else:
-            done = public(o.set, o.source, o.folder, allow_missing=o.allow_missing)
+            options = {"allow_missing": o.allow_missing, "reading": reading_of(o)}
+            done = public(o.set, o.source, o.folder, **options)
     except (LayoutError, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return EXIT_NOTHING if isinstance(error, NothingError) else EXIT_LAYOUT

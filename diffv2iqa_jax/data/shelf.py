@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from diffv2iqa_jax.pp import photos
+from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp import decode, formats
 
 LOG = logging.getLogger(__name__)
 DAMAGED_MOST = 0.001  # of all photos; more is a fault of the collection
+READING = decode.Reading(formats=formats.PHOTOS)
+ENDINGS = formats.endings(formats.PHOTOS)
 FEATURES = ("image", "image/encoded")  # where an example holds the encoded photo
 
 
@@ -46,10 +49,11 @@ class Shelf:
         if place in self._kept or place in self.damaged:
             return self._kept.get(place)
         try:
-            picture = photos.decode(self.encoded(place))
-        except (photos.Undecodable, OSError) as error:
-            LOG.warning("skipping %s: %s", self.names[place], error)
-            self.damaged[place] = str(error)
+            picture = decode.read(self.encoded(place), READING, name=self.names[place]).image_HWC
+        except (ImageError, OSError) as error:
+            reason = error.reason if isinstance(error, ImageError) else str(error)
+            LOG.warning("skipping %s", reason)
+            self.damaged[place] = reason
             return None
         if self._cache:
             self._kept[place] = picture
@@ -72,7 +76,7 @@ class Shelf:
         """Raises TooManyDamaged, naming them, if more than 0.1 % of the photos are damaged."""
         if self._too_many():
             found = sorted(self.damaged.items())
-            named = "; ".join(f"{self.names[place]} {why}" for place, why in found[:5])
+            named = "; ".join(why for _, why in found[:5])
             more = f" and {len(found) - 5} more" if len(found) > 5 else ""
             raise TooManyDamaged(
                 f"{self.where}: {len(found)} of {len(self.names)} photos are damaged, more than "
@@ -80,12 +84,27 @@ class Shelf:
             )
 
 
+def list_files(where: str) -> list[str]:
+    """Image files of a folder (and those below it) or of a glob, sorted.
+
+    Raises:
+      ValueError: there is none.
+    """
+    where = os.path.expanduser(where)
+    pattern = os.path.join(glob.escape(where), "**", "*") if os.path.isdir(where) else where
+    paths = glob.glob(pattern, recursive=True)
+    files = sorted(p for p in paths if p.lower().endswith(ENDINGS) and os.path.isfile(p))
+    if not files:
+        raise ValueError(f"{where}: no {', '.join(ENDINGS)} files there; name a folder or a glob")
+    return files
+
+
 def _open(where: str) -> tuple[list[str], Callable[[int], bytes]]:
     pattern = os.path.join(glob.escape(where), "*") if os.path.isdir(where) else where
     shards = sorted(p for p in glob.glob(pattern) if ".tfrecord" in os.path.basename(p))
     if shards:
         return _records(shards)
-    files = photos.found(where)
+    files = list_files(where)
     root = os.path.commonpath([os.path.dirname(p) for p in files])
 
     def read(place: int) -> bytes:
@@ -108,7 +127,8 @@ def _records(shards: list[str]) -> tuple[list[str], Callable[[int], bytes]]:
         for name in FEATURES:
             if name in feature and feature[name].bytes_list.value:
                 return feature[name].bytes_list.value[0]
-        raise photos.Undecodable(f"has no feature {' or '.join(FEATURES)}, but {sorted(feature)}")
+        lacking = f"has no feature {' or '.join(FEATURES)}, but {sorted(feature)}"
+        raise ImageError("E_DECODE", f"{os.path.basename(path)}@{start}: {lacking}")
 
     return [f"{os.path.basename(path)}@{start}" for path, start, _ in found], read
 

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.distortions import codecs, colour, spatial
 from diffv2iqa_jax.distortions.names import LEVELS, TYPES
-from diffv2iqa_jax.pp import photos
+from diffv2iqa_jax.pp import decode
 
 SMALLEST = 16  # pixels each way
 
@@ -277,7 +277,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of noise, directions and places")
     o = parser.parse_args(argv)
     try:
-        picture = photos.read(o.image)
+        picture = decode.read(o.image).image_HWC
         if min(o.size, *picture.shape[:2]) < SMALLEST:
             raise ValueError(f"--size {o.size} of {o.image}: must be at least {SMALLEST} pixels")
         h, w = (min(o.size, n) for n in picture.shape[:2])

@@ -1,8 +1,9 @@
-"""Reading pictures of any origin: an allow-list of formats, and one error code for each refusal.
+"""The one decoder of image files: an allow-list of formats, one error code for each refusal.
 
-Whatever comes in, uint8 RGB comes out: the orientation that EXIF tells is applied, an embedded
-colour profile becomes sRGB, transparency shows white, 16 bits are rounded to 8, and of several
-frames the first one counts. What was done is said by flags.
+Scoring, training photos, `prepare` and the tools all read through `read`, so one file is the same
+pixels everywhere. Whatever comes in, uint8 RGB comes out: the orientation in EXIF is applied, an
+embedded colour profile is converted to sRGB, transparency shows white, 16 bits are rounded to 8,
+and of several frames the first one counts. Flags say what was done. `Reading` holds the options.
 """
 
 import contextlib
@@ -17,46 +18,26 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp.formats import FORMATS, OF_SETS, TO_SCORE, format_of
 
 # Pillow warns beyond MAX_IMAGE_PIXELS and refuses beyond twice as many; so do we.
 PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 
-# A file is what its first bytes say, whatever its name: (offset, bytes, format of Pillow).
-SIGNATURES = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"GIF87a", "GIF"),
-    (0, b"GIF89a", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-)
-# No decoder of ours is run on these: (offset, bytes, name, what to do).
-PLUGIN = "open it with {}, which registers with Pillow, and pass the PIL image"
-OTHERS = (
-    (4, b"ftypheic", "HEIC", PLUGIN.format("pillow-heif")),
-    (4, b"ftypheix", "HEIC", PLUGIN.format("pillow-heif")),
-    (4, b"ftypmif1", "HEIF", PLUGIN.format("pillow-heif")),
-    (4, b"ftypavif", "AVIF", "convert it to PNG"),
-    (0, b"\xff\x0a", "JPEG XL", PLUGIN.format("pillow-jxl-plugin")),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL", PLUGIN.format("pillow-jxl-plugin")),
-    (0, b"\0\0\0\x0cjP  ", "JPEG 2000", "convert it to PNG"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000", "convert it to PNG"),
-    (0, b"%PDF", "PDF", "render it to PNG"),
-    (0, b"%!PS", "PostScript", "render it to PNG"),
-    (0, b"\xc5\xd0\xd3\xc6", "EPS", "render it to PNG"),
-    (0, b"8BPS", "Photoshop", "export it as PNG"),
-    (0, b"SIMPLE  =", "FITS", "convert it to PNG"),
-    (0, b"\xd7\xcd\xc6\x9a", "WMF", "render it to PNG"),
-    (0, b"\x01\0\0\0", "EMF", "render it to PNG"),
-    (0, b"<svg", "SVG", "render it to PNG"),
-    (0, b"<?xml", "XML or SVG", "render it to PNG"),
-)
+ICC = ("convert", "ignore")
+ORIENTATIONS = ("apply", "ignore")
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 ORIENTATION = 0x0112  # EXIF's tag
+# Orientation -> steps through the stored rows and columns, and whether these change places.
+TURNS = {
+    1: (1, 1, False),
+    2: (1, -1, False),
+    3: (-1, -1, False),
+    4: (-1, 1, False),
+    5: (1, 1, True),
+    6: (-1, 1, True),
+    7: (-1, -1, True),
+    8: (1, -1, True),
+}
 
 
 class Picture(NamedTuple):
@@ -76,7 +57,8 @@ class Reading:
 
     Attributes:
       icc: "convert" an embedded colour profile to sRGB, or "ignore" it.
-      orientation: "apply" the turn that EXIF asks for, or "ignore" it.
+      orientation: "apply" the orientation in EXIF, or "ignore" it.
+      formats: names in `formats.FORMATS` of those to read; files of others are refused.
       max_pixels: larger pictures are refused by their header alone.
       strict: refuse several frames instead of taking the first.
       allow_truncated: take a JPEG that ends early, its rest grey.
@@ -84,34 +66,42 @@ class Reading:
 
     icc: str = "convert"
     orientation: str = "apply"
+    formats: tuple[str, ...] = TO_SCORE
     max_pixels: int = PIXELS
     strict: bool = False
     allow_truncated: bool = False
 
     def __post_init__(self):
-        if self.icc not in ("convert", "ignore"):
-            raise ValueError(f"icc {self.icc!r}: known are ['convert', 'ignore']")
-        if self.orientation not in ("apply", "ignore"):
-            raise ValueError(f"orientation {self.orientation!r}: known are ['apply', 'ignore']")
+        for name, choices in (("icc", ICC), ("orientation", ORIENTATIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(choices)}")
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown or not self.formats:
+            raise ValueError(f"formats {unknown or self.formats}: known are {list(FORMATS)}")
         if not 1 <= self.max_pixels <= PIXELS:
             raise ValueError(f"max_pixels {self.max_pixels}: must lie in [1, {PIXELS}]")
 
 
-STORED = Reading(icc="ignore", orientation="ignore")
+TO_STORE = Reading(formats=OF_SETS)  # how `prepare` reads files, where it is not told otherwise
+# Prepared sets hold pixels that are final: `prepare` has done what it was asked to do.
+STORED = Reading(icc="ignore", orientation="ignore", formats=("JPEG", "PNG", "BMP"))
 
 
-def read(source: Any, how: Reading = Reading()) -> Picture:  # noqa: B008, it is frozen
+def read(source: Any, how: Reading = Reading(), name: str = "bytes") -> Picture:  # noqa: B008, it is frozen
     """A picture from a path (str or path-like), an encoded file (bytes), a PIL image or an array.
+
+    Args:
+      name: what messages call an encoded file.
 
     Raises:
       ImageError: it cannot be read.
       TypeError, ValueError: an array of another type, shape or range; see `from_array`.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _decode(io.BytesIO(source), "bytes", how)
+        return _decode(io.BytesIO(source), _printable(name), how)
     if isinstance(source, str | os.PathLike):
         with _file(source) as stream:
-            return _decode(stream, ascii(os.fsdecode(source))[1:-1], how)
+            return _decode(stream, _printable(source), how)
     if isinstance(source, Image.Image):
         with _refusals("PIL image", source.format or "picture"):
             return _convert(source, "PIL image", how)
@@ -121,13 +111,32 @@ def read(source: Any, how: Reading = Reading()) -> Picture:  # noqa: B008, it is
 def pixels_of(encoded: bytes) -> np.ndarray:
     """Pixels of an image as a prepared set stores it, uint8 RGB (H, W, 3).
 
-    What is stored is final: no colour profile is converted and nothing is turned. `prepare` has
-    done both where it was asked to.
+    What is stored is final: no colour profile is converted and nothing is turned.
 
     Raises:
       ImageError: the bytes are damaged.
     """
     return read(encoded, STORED).image_HWC
+
+
+def is_plain(encoded: bytes) -> bool:
+    """Whether TensorFlow decodes a file to the same pixels as `pixels_of`.
+
+    True of JPEG, PNG and BMP (24 bits) whose pixels are 8-bit RGB or grey, without transparency.
+
+    Raises:
+      ImageError: its header is damaged, or its format is none that is stored.
+    """
+    stream = io.BytesIO(encoded)
+    format = format_of(stream.read(32), "bytes", tuple(FORMATS))
+    if format not in STORED.formats:
+        return False
+    with _refusals("bytes", format, stream), Image.open(stream, formats=[format]) as image:
+        if image.mode not in ("RGB", "L") or image.has_transparency_data:
+            return False
+        # TensorFlow reads no BMP with palette, with 16 bits, or with the older, short header.
+        header, bits = (int.from_bytes(encoded[at : at + 2], "little") for at in (14, 28))
+        return format != "BMP" or (header >= 40 and bits == 24)
 
 
 def from_array(x: Any) -> np.ndarray:
@@ -176,7 +185,7 @@ def _check_type(x: np.ndarray) -> None:
 
 def _file(path: str | os.PathLike) -> BinaryIO:
     """The file, opened; only a regular one, and never waiting for one."""
-    name = ascii(os.fsdecode(path))[1:-1]
+    name = _printable(path)
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -186,16 +195,23 @@ def _file(path: str | os.PathLike) -> BinaryIO:
     if not stat.S_ISREG(mode):
         kind = KINDS.get(stat.S_IFMT(mode), "a device")
         raise ImageError("E_NOT_A_FILE", f"{name}: is {kind}, not a file")
-    unblocked = lambda path, flags: os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     try:
-        return open(path, "rb", opener=unblocked)
+        return open(path, "rb", opener=_open_without_waiting)
     except OSError as error:
         raise ImageError("E_UNREADABLE", f"{name}: {error.strerror}") from None
 
 
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _printable(path: str | os.PathLike) -> str:
+    """A path for a message: in one line, of characters that any terminal prints."""
+    return ascii(os.fsdecode(path))[1:-1]
+
+
 def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
-    head = stream.read(32)
-    format = _format(head, name)
+    format = format_of(stream.read(32), name, how.formats)
     try:
         return _decoded(stream, name, format, how)
     except ImageError as error:
@@ -203,20 +219,8 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
             raise
     stream.seek(0)
     # With an end of image put there, libjpeg leaves what is missing grey.
-    found = _decoded(io.BytesIO(stream.read() + b"\xff\xd9"), name, format, how)
-    return found._replace(flags=(*found.flags, "truncated"))
-
-
-def _format(head: bytes, name: str) -> str:
-    for offset, start, format in SIGNATURES:
-        if head[offset : offset + len(start)] == start:
-            return format
-    for offset, start, format, advice in OTHERS:
-        if head[offset : offset + len(start)] == start:
-            raise ImageError("E_UNSUPPORTED", f"{name}: is {format}, which is not read; {advice}")
-    known = sorted({format for *_, format in SIGNATURES})
-    what = "is empty" if not head else f"starts with {head[:8]!r}, as no picture does"
-    raise ImageError("E_DECODE", f"{name}: {what}; read are {', '.join(known)}")
+    picture = _decoded(io.BytesIO(stream.read() + b"\xff\xd9"), name, format, how)
+    return picture._replace(flags=(*picture.flags, "truncated"))
 
 
 def _decoded(stream: BinaryIO, name: str, format: str, how: Reading) -> Picture:
@@ -263,23 +267,34 @@ def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
             raise ImageError("E_MULTIFRAME", f"{name}: has several frames; extract one")
         image.seek(0)
         flags.append("multiframe")
+    turn, turned = _load(image)
+    rgb, done = _to_rgb(image, name, how)
+    image_HWC = np.asarray(rgb)
+    if how.orientation == "apply":
+        image_HWC = _turned(image_HWC, turn)
+        done += ["rotated"] if turn != 1 or turned != 1 else []
+    else:
+        # What undoes a quarter to one side is a quarter to the other; the rest undo themselves.
+        image_HWC = _turned(image_HWC, {6: 8, 8: 6}.get(turned, turned))
+    return Picture(np.ascontiguousarray(image_HWC), (*flags, *done))
+
+
+def _load(image: Image.Image) -> tuple[int, int]:
+    """Decodes the pixels; returns the orientation they still need, and that which they got.
+
+    Pillow turns TIFF files by itself while it loads them, and no others.
+    """
+    announced = _orientation(image) if image.format == "TIFF" else 1
     image.load()
-    rgb, said = _to_rgb(image, name, how)
-    turn = _orientation(image) if how.orientation == "apply" else 1
-    flags += [*said, *(["rotated"] if turn != 1 else [])]
-    return Picture(np.ascontiguousarray(TURNS[turn](np.asarray(rgb))), tuple(flags))
+    turn = _orientation(image)
+    return turn, announced if turn == 1 else 1
 
 
-TURNS = {
-    1: lambda x: x,
-    2: lambda x: x[:, ::-1],
-    3: lambda x: x[::-1, ::-1],
-    4: lambda x: x[::-1],
-    5: lambda x: x.swapaxes(0, 1),
-    6: lambda x: x[::-1].swapaxes(0, 1),
-    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
-    8: lambda x: x[:, ::-1].swapaxes(0, 1),
-}
+def _turned(image_HWC: np.ndarray, orientation: int) -> np.ndarray:
+    """Upright what was stored in this orientation."""
+    rows, columns, swapped = TURNS[orientation]
+    image_HWC = image_HWC[::rows, ::columns]
+    return image_HWC.swapaxes(0, 1) if swapped else image_HWC
 
 
 def _orientation(image: Image.Image) -> int:

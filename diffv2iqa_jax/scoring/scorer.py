@@ -93,6 +93,8 @@ class Scorer:
                 raise ValueError(f"{name} {value}: must be at least 1")
         pp = predictor.pp if pp is None else pp
         protocol = {**predictor.info.protocol, "pp": pp, "crops": crops, "icc": reading.icc}
+        if reading.orientation != "apply":
+            protocol["orientation"] = reading.orientation
         self.info = dataclasses.replace(predictor.info, protocol=protocol)
         # A CPU gains nothing from more, and would fill up the batch of a photo with one crop.
         self.batch = batch or (1 if jax.default_backend() == "cpu" else 32)

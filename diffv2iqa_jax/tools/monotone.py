@@ -17,10 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax import pixels, rng
+from diffv2iqa_jax.data import shelf
 from diffv2iqa_jax.distortions.kadid import distort
 from diffv2iqa_jax.distortions.names import LEVELS, TASTE, TYPES
 from diffv2iqa_jax.errors import WeightsError
-from diffv2iqa_jax.pp import photos
+from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.scoring import scorer
 
 STRONG = 3  # from this level on, a copy should score below its original
@@ -44,7 +45,7 @@ def _distorted(key_B, image_BHWC, type_B, level_B):
 
 def scores(judge: scorer.Scorer, paths: list[str], seed: int = 0) -> np.ndarray:
     """Scores (photos, types, levels)."""
-    rows = [[float(s) for s in judge(copies(photos.read(path), seed))] for path in paths]
+    rows = [[float(s) for s in judge(copies(decode.read(path).image_HWC, seed))] for path in paths]
     original_P1, copies_PN = np.split(np.array(rows), [1], axis=1)
     copies_PTL = copies_PN.reshape(len(paths), len(TYPES), len(LEVELS) - 1)
     original_PT1 = np.repeat(original_P1[:, :, None], len(TYPES), axis=1)
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="also write the numbers to this file")
     o = parser.parse_args(argv)
     try:
-        paths = photos.found(o.photos)[: o.limit]
+        paths = shelf.list_files(o.photos)[: o.limit]
         found = summary(scores(scorer.load(o.weights), paths, o.seed))
         if o.json:
             with open(o.json, "w") as file:

@@ -1,8 +1,10 @@
 """The command that prepares: what it refuses, in which words; what it writes."""
 
+import dataclasses
 import io
 import os
 import shutil
+import struct
 import tarfile
 import time
 
@@ -13,7 +15,8 @@ from PIL import Image
 from diffv2iqa_jax.data import evaluation, pipeline, prepare, reading
 from diffv2iqa_jax.data.sets import catalog, registry, store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
-from tests import twins
+from diffv2iqa_jax.pp import decode
+from tests import pictures, twins
 
 
 def run(capsys, *argv):
@@ -108,7 +111,7 @@ def test_differences_stop_it_unless_they_are_allowed(release, tmp_path, capsys):
 def test_a_picture_that_cannot_be_read_leaves_nothing(release, tmp_path, capsys):
     (release / "images" / "I02_25_05.png").write_bytes(b"<html>")
     code, _, err = run(capsys, "kadid10k", "--source", release, "--folder", tmp_path / "data")
-    assert code == 2 and "I02_25_05.png: cannot identify image" in err
+    assert code == 2 and "I02_25_05.png: starts with" in err
     assert not catalog.complete("kadid10k", str(tmp_path / "data"))
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
 
@@ -251,7 +254,7 @@ ANY = Set("any", 1, 0, 0, 1, True, "")
 def stored(path, image, **settings):
     """(pixels as the pipeline has them, whether the bytes are the file's own)."""
     image.save(path, **settings)
-    data, content = store.encoded(path, ANY, True)
+    data, content = store.encoded(path, ANY)
     pixels = np.asarray(pipeline.decoded(data))
     assert content == store.content(pixels)
     return pixels, data == path.read_bytes()
@@ -300,31 +303,70 @@ def test_transparency_is_white_and_16_bits_keep_their_brightness(tmp_path):
     assert (stored(tmp_path / "b.png", deep)[0] == 99).all()
 
 
-def test_own_photos_are_turned_upright_and_published_ones_are_not(tmp_path):
-    image = Image.fromarray(np.arange(36, dtype=np.uint8).reshape(3, 4, 3))
-    exif = Image.Exif()
-    exif[store.ORIENTATION] = 6
-    image.save(tmp_path / "a.png", exif=exif)
-    own, published = (
-        store.encoded(tmp_path / "a.png", ANY, upright)[0] for upright in (True, False)
-    )
-    assert np.asarray(pipeline.decoded(own)).shape == (4, 3, 3)
-    assert published == (tmp_path / "a.png").read_bytes()
+def bmp(bits: int) -> bytes:
+    """A BMP of 8 x 8 pixels, by hand."""
+    pixels = np.random.default_rng(0).bytes(8 * bits)
+    file = struct.pack("<2sIHHI", b"BM", 54 + len(pixels), 0, 0, 54)
+    return file + struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, bits, 0, 0, 0, 0, 0, 0) + pixels
+
+
+@pytest.mark.parametrize(("bits", "own"), [(16, False), (24, True), (32, False)])
+def test_every_bmp_that_is_stored_can_be_trained_on(bits, own, tmp_path):
+    """TensorFlow reads none of 16 bits."""
+    (tmp_path / "a.bmp").write_bytes(bmp(bits))
+    data, content = store.encoded(tmp_path / "a.bmp", ANY)
+    assert (data == bmp(bits)) == own and content == store.content(pipeline.decoded(data))
+    want = np.asarray(Image.open(tmp_path / "a.bmp"))
+    np.testing.assert_array_equal(pipeline.decoded(data), want)
+
+
+def test_bytes_are_kept_where_a_profile_or_a_second_frame_changes_nothing(tmp_path):
+    image = Image.fromarray(pictures.smooth())
+    same = {"icc_profile": pictures.profile({})}  # sRGB, but under another name
+    assert stored(tmp_path / "a.png", image, **same)[1]
+    assert stored(tmp_path / "a.jpg", image, **same)[1]
+    second = {"save_all": True, "append_images": [Image.new("RGB", image.size)]}
+    pixels, own = stored(tmp_path / "a.mpo", image, **second)
+    assert own
+    with Image.open(tmp_path / "a.mpo") as first:
+        np.testing.assert_array_equal(pixels, np.asarray(first))
+
+
+@pytest.mark.parametrize("options", [{"icc": "ignore"}, {"orientation": "ignore"}, {}])
+def test_what_is_stored_is_what_the_decoder_reads(options, tmp_path):
+    reading = dataclasses.replace(decode.TO_STORE, **options)
+    tags = {"exif": pictures.turned(6), "icc_profile": pictures.display_p3()}
+    for name, settings in (("a.png", {}), ("b.jpg", {"quality": 80}), ("c.webp", {})):
+        Image.fromarray(pictures.picture()).save(tmp_path / name, **settings, **tags)
+        data, content = store.encoded(tmp_path / name, ANY, reading)
+        want = decode.read(tmp_path / name, reading).image_HWC
+        assert content == store.content(want)
+        np.testing.assert_array_equal(decode.pixels_of(data), want)
+        np.testing.assert_array_equal(pipeline.decoded(data), want)
 
 
 def test_size_is_promised_by_a_name(tmp_path):
     twins.picture(tmp_path / "a.png", size=(40, 30))
     with pytest.raises(catalog.LayoutError, match=r"is \(40, 30\), not \(1024, 768\) pixels"):
-        store.encoded(tmp_path / "a.png", ANY._replace(size=(1024, 768)), False)
-    data, _ = store.encoded(tmp_path / "a.png", ANY._replace(short_side=15), False)
+        store.encoded(tmp_path / "a.png", ANY._replace(size=(1024, 768)))
+    data, _ = store.encoded(tmp_path / "a.png", ANY._replace(short_side=15))
     assert np.asarray(pipeline.decoded(data)).shape == (15, 20, 3)
 
 
-def test_a_bomb_is_refused_by_its_header(tmp_path, monkeypatch):
+def test_a_promised_size_is_that_of_the_stored_photo_or_of_the_upright_one(tmp_path):
+    spec = ANY._replace(size=(20, 12))
+    Image.fromarray(pictures.picture(12, 20)).save(tmp_path / "a.png", exif=pictures.turned(6))
+    data, _ = store.encoded(tmp_path / "a.png", spec)
+    assert decode.pixels_of(data).shape == (20, 12, 3)
+    Image.fromarray(pictures.picture(20, 12)).save(tmp_path / "b.png")
+    with pytest.raises(catalog.LayoutError, match=r"b.png: is \(12, 20\), not \(20, 12\) pixels"):
+        store.encoded(tmp_path / "b.png", spec)
+
+
+def test_a_bomb_is_refused_by_its_header(tmp_path):
     twins.picture(tmp_path / "a.png", size=(40, 30))
-    monkeypatch.setattr(store, "MOST_PIXELS", 1000)
-    with pytest.raises(catalog.LayoutError, match="40 x 30 pixels are too many"):
-        store.encoded(tmp_path / "a.png", ANY, False)
+    with pytest.raises(catalog.LayoutError, match="a.png: 40 x 30 is more than 1000 pixels"):
+        store.encoded(tmp_path / "a.png", ANY, decode.Reading(max_pixels=1000))
 
 
 def test_a_build_that_breaks_leaves_nothing_that_looks_built(tmp_path):

@@ -1,23 +1,15 @@
 """Collections of photos: folders, globs, tfrecord files, and what is wrong with them."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.data.shelf import Shelf, TooManyDamaged
-from diffv2iqa_jax.pp import photos
+from diffv2iqa_jax.pp import decode
+from tests import pictures
+from tests.pictures import encoded
 
 PICTURE = scenes.scene(0, 32)
-
-
-def encoded(picture, format: str = "PNG", **settings) -> bytes:
-    stream = io.BytesIO()
-    picture = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-    picture.save(stream, format, **settings)
-    return stream.getvalue()
 
 
 @pytest.fixture
@@ -69,18 +61,16 @@ def test_the_cache_keeps_pixels_and_nothing_else_does(folder):
         assert (shelf.picture(1) is shelf.picture(1)) == cache
 
 
-def test_grey_alpha_depth_and_orientation_are_made_rgb():
-    grey = Image.fromarray(PICTURE).convert("L")
-    got = photos.decode(encoded(grey))
-    np.testing.assert_array_equal(got, np.repeat(np.asarray(grey)[..., None], 3, axis=2))
-    clear = np.dstack([PICTURE, np.zeros((32, 32), np.uint8)])
-    np.testing.assert_array_equal(photos.decode(encoded(clear)), np.full((32, 32, 3), 255))
-    deep = np.asarray(grey, np.uint16) * 257
-    np.testing.assert_array_equal(photos.decode(encoded(deep))[..., 0], np.asarray(grey))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned right
-    turned = photos.decode(encoded(PICTURE, "PNG", exif=exif))
-    np.testing.assert_array_equal(turned, np.rot90(PICTURE, -1))
+def test_photos_are_read_as_scoring_reads_them(folder):
+    """Whatever the file says of its colours and its orientation."""
+    settings = {"exif": pictures.turned(6), "icc_profile": pictures.display_p3()}
+    clear = np.dstack([PICTURE, np.full((32, 32), 90, np.uint8)])
+    (folder / "a.JPG").write_bytes(encoded(PICTURE, "JPEG", **settings))
+    (folder / "b.png").write_bytes(encoded(clear, **settings))
+    shelf = Shelf(str(folder))
+    for place, name in enumerate(("a.JPG", "b.png")):
+        np.testing.assert_array_equal(shelf.picture(place), decode.read(folder / name).image_HWC)
+    assert np.abs(shelf.picture(0).astype(int) - np.rot90(PICTURE, -1)).mean() < 20
 
 
 @pytest.mark.parametrize(

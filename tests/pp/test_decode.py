@@ -12,9 +12,9 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import decode
+from diffv2iqa_jax.pp import decode, formats
 from diffv2iqa_jax.pp.decode import Reading
-from tests.pictures import FORMATS, encoded, picture, smooth
+from tests.pictures import FORMATS, display_p3, encoded, linear, picture, smooth, turned
 
 
 def read(source, **how):
@@ -224,21 +224,9 @@ def test_cmyk_is_converted():
     assert (read(encoded(white, "JPEG")).image_HWC > 250).all()
 
 
-def linear_profile() -> bytes:
-    """sRGB's profile with its three curves made straight: what it shows is brighter."""
-    data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
-    for i in range(struct.unpack(">I", data[128:132])[0]):
-        name, start, size = struct.unpack(">4sII", data[132 + 12 * i : 144 + 12 * i])
-        if name in (b"rTRC", b"gTRC", b"bTRC"):
-            data[start : start + 12] = b"curv\0\0\0\0\0\0\0\0"  # no points: the identity
-        if name == b"desc":
-            data[start : start + size] = data[start : start + size].replace(b"R\0G\0B", b"X\0Y\0Z")
-    return bytes(data)
-
-
 def test_a_colour_profile_is_applied():
     x = np.full((8, 8, 3), 50, np.uint8)
-    data = encoded(x, icc_profile=linear_profile())
+    data = encoded(x, icc_profile=linear())
     found = read(data)
     assert found.flags == ("icc",)
     share = 50 / 255  # IEC 61966-2-1
@@ -246,6 +234,19 @@ def test_a_colour_profile_is_applied():
     assert np.abs(found.image_HWC - want).max() <= 2
     ignored = read(data, icc="ignore")
     assert ignored.flags == () and (ignored.image_HWC == 50).all()
+
+
+def test_display_p3_shows_the_colours_it_means():
+    """Against CSS Color 4: linear light, one matrix to sRGB's primaries, clipped."""
+    x = picture(16, 16)
+    found = read(encoded(x, icc_profile=display_p3()))
+    assert found.flags == ("icc",)
+    share = x / 255
+    light = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    to_srgb = [[1.2249, -0.2249, 0], [-0.0421, 1.0421, 0], [-0.0196, -0.0786, 1.0983]]
+    light = np.clip(light @ np.array(to_srgb).T, 0, 1)
+    share = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(found.image_HWC - share * 255).mean() < 1
 
 
 def test_a_colour_profile_that_is_srgb_or_broken_changes_nothing():
@@ -272,12 +273,20 @@ def test_all_eight_orientations_are_the_upright_picture(format):
         8: np.rot90(x, -1),
     }
     for turn, pixels in stored.items():
-        exif = Image.Exif()
-        exif[decode.ORIENTATION] = turn
         lossless = {"lossless": True} if format == "WEBP" else {}
-        data = encoded(np.ascontiguousarray(pixels), format, exif=exif, **lossless)
-        off = np.abs(read(data).image_HWC.astype(int) - x)
+        data = encoded(np.ascontiguousarray(pixels), format, exif=turned(turn), **lossless)
+        found, as_stored = read(data), read(data, orientation="ignore")
+        off = np.abs(found.image_HWC.astype(int) - x)
         assert off.max() == 0 if format != "JPEG" else off.mean() < 8
+        assert found.flags == (("rotated",) if turn != 1 else ()) and as_stored.flags == ()
+        off = np.abs(as_stored.image_HWC.astype(int) - pixels)
+        assert off.max() == 0 if format != "JPEG" else off.mean() < 8
+
+
+def test_unknown_options_are_refused():
+    for options in ({"orientation": "turn"}, {"formats": ("HEIC",)}, {"formats": ()}):
+        with pytest.raises(ValueError, match="known are"):
+            Reading(**options)
 
 
 # B16, B17, B19
@@ -301,6 +310,30 @@ def test_all_eight_orientations_are_the_upright_picture(format):
 def test_other_formats_are_refused_before_a_decoder_runs(head, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
     assert refused(head + b"\0" * 99) == "E_UNSUPPORTED"
+
+
+def test_callers_read_formats_of_their_own():
+    """Each at least what it read before there was one decoder."""
+    for format in formats.FORMATS:
+        data = encoded(smooth(), format)
+        for allowed in (formats.TO_SCORE, formats.PHOTOS, formats.OF_SETS):
+            if format in allowed:
+                found = read(data, formats=allowed).image_HWC
+                assert np.abs(found.astype(int) - smooth()).mean() < 20
+            else:
+                assert refused(data, formats=allowed) == "E_UNSUPPORTED"
+
+
+def test_a_picture_that_any_decoder_reads_alike_is_plain():
+    """What `prepare` keeps as it is, and TensorFlow then decodes; see test_prepare too."""
+    grey = Image.fromarray(smooth()).convert("L")
+    for image, format in ((smooth(), "JPEG"), (smooth(), "PNG"), (smooth(), "BMP"), (grey, "JPEG")):
+        assert decode.is_plain(encoded(image, format))
+    for image, format in ((smooth(), "WEBP"), (smooth(), "TIFF"), (grey, "BMP")):
+        assert not decode.is_plain(encoded(image, format))
+    for mode in ("P", "RGBA", "LA", "1", "CMYK"):
+        format = "JPEG" if mode == "CMYK" else "PNG"
+        assert not decode.is_plain(encoded(Image.fromarray(smooth()).convert(mode), format))
 
 
 def test_what_is_no_file_is_never_waited_for(tmp_path):

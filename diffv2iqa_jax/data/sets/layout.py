@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from diffv2iqa_jax.data.sets.catalog import MOST_LINES, LayoutError, NothingError, shortened
+from diffv2iqa_jax.pp import formats
 
-ENDINGS = (".bmp", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".jp2")
+ENDINGS = formats.endings(formats.OF_SETS)
 
 
 class Layout:

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from diffv2iqa_jax.pp import decode
+
 OVERSAMPLING = 2  # scenes are drawn this much larger and averaged down: smooth edges
 
 # Hues of a colour wheel of length 1 that are common outdoors: skin and earth, sand, leaves
@@ -63,8 +65,7 @@ def photos(size: int) -> Iterator[tuple[str, np.ndarray]]:
     """
     folder = importlib.resources.files("skimage.data")
     for file, squares in PHOTOS.items():
-        with (folder / file).open("rb") as opened:
-            picture = Image.open(opened).convert("RGB")
+        picture = Image.fromarray(decode.pixels_of((folder / file).read_bytes()))
         for x, y, part in squares:
             side = part * min(picture.size)
             left = np.clip(x * picture.width - side / 2, 0, picture.width - side)

@@ -8,6 +8,7 @@ not of its download and 125 copies of each original.
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -20,18 +21,17 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import logging as absl_logging
-from PIL import Image, ImageOps
+from PIL import Image
 
 from diffv2iqa_jax.data.sets import catalog
 from diffv2iqa_jax.data.sets.catalog import LayoutError, Row, Set
+from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp import decode
+from diffv2iqa_jax.pp.decode import TO_STORE, Reading
 
 tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
 
 SPLIT, REFERENCES = "rated", "references"
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
-AS_THEY_ARE = {"JPEG": ("RGB", "L"), "MPO": ("RGB",), "PNG": ("RGB", "L"), "BMP": ("RGB",)}
-MOST_PIXELS = 200_000_000
-ORIENTATION = 0x0112  # the EXIF tag
 AT_ONCE = 64  # images read ahead
 
 
@@ -43,13 +43,13 @@ class SetConfig(tfds.core.BuilderConfig):
       rows: of the images, by name.
       spec: the set's constants.
       facts: to be kept beside the images, see `facts`.
-      upright: turn photos as their camera says; published sets are judged as stored.
+      reading: how their files are read.
     """
 
     rows: tuple[Row, ...] = dataclasses.field(repr=False)  # TFDS logs what it is given
     spec: Set
     facts: dict[str, Any]
-    upright: bool
+    reading: Reading
 
 
 class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
@@ -87,7 +87,7 @@ class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
         config, number = self.builder_config, {p: i for i, p in enumerate(self._originals())}
         order = sorted(range(len(config.rows)), key=lambda i: config.rows[i].name)
         rows = [config.rows[i] for i in order]
-        read = _all_read([r.image for r in rows], config.spec, config.upright)
+        read = _all_read([r.image for r in rows], config.spec, config.reading)
         for id, (row, place, (data, content)) in enumerate(zip(rows, order, read, strict=True)):
             native = np.nan if row.native is None else row.native
             record = {
@@ -108,7 +108,7 @@ class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
     def _references(self) -> Iterator[tuple[int, dict]]:
         config, paths = self.builder_config, self._originals()
         group = {r.reference: r.group for r in config.rows}
-        read = _all_read(paths, config.spec, config.upright)
+        read = _all_read(paths, config.spec, config.reading)
         for id, (path, (data, content)) in enumerate(zip(paths, read, strict=True)):
             own = {"image": data, "content": content, "name": path.name, "group": group[path]}
             place = {"id": id, "order": id, "reference_id": id}
@@ -143,11 +143,20 @@ def facts(name: str, spec: Set, rows: list[Row], **more) -> dict[str, Any]:
     }
 
 
-def build(name: str, folder: str, spec: Set, rows: list[Row], *, upright=False, **more) -> dict:
+def build(
+    name: str,
+    folder: str,
+    spec: Set,
+    rows: list[Row],
+    *,
+    reading: Reading = TO_STORE,
+    **more: Any,
+) -> dict[str, Any]:
     """Writes the set; killed at any moment, it leaves nothing that looks like a set.
 
     Args:
       name, folder: what it will be called, and where it will lie.
+      reading: how the files are read; its options are kept with the facts.
       more: further facts to keep.
 
     Returns:
@@ -156,13 +165,17 @@ def build(name: str, folder: str, spec: Set, rows: list[Row], *, upright=False, 
     Raises:
       LayoutError: an image cannot be read; names it.
     """
-    own = facts(name, spec, rows, **more)
+    options = {"icc": reading.icc, "orientation": reading.orientation}
     config = SetConfig(
-        name=catalog.plain(name), rows=tuple(rows), spec=spec, facts=own, upright=upright
+        name=catalog.plain(name),
+        rows=tuple(rows),
+        spec=spec,
+        facts=facts(name, spec, rows, **options, **more),
+        reading=reading,
     )
-    made = _make(config, folder)
-    write(made)
-    return {"name": name, "folder": str(made.data_path), "images": len(rows)}
+    builder = _make(config, folder)
+    write(builder)
+    return {"name": name, "folder": str(builder.data_path), "images": len(rows)}
 
 
 def write(made: tfds.core.DatasetBuilder) -> None:
@@ -188,44 +201,36 @@ def content(image_HWC: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(image_HWC).tobytes())
 
 
-def encoded(path: Path, spec: Set, upright: bool) -> tuple[bytes, int]:
+def encoded(path: Path, spec: Set, reading: Reading = TO_STORE) -> tuple[bytes, int]:
     """The bytes to store for a file, and the CRC-32 of their pixels.
 
-    The file's own bytes, unless the pipeline could not decode them as they are meant (another
-    format than JPEG, PNG and BMP, a palette, transparency, 16 bits), or the set asks for another
-    size: then a PNG of the pixels. Transparency is laid on white.
+    The pixels are those that `pp.decode.read` has of the file. The file's own bytes are kept where
+    they mean these pixels to every decoder: a JPEG, PNG or 24-bit BMP of 8-bit RGB or grey, without
+    transparency, that no colour profile and no orientation changes. Else, or where the set asks
+    for another size, a PNG of the pixels is stored.
 
     Raises:
       LayoutError: the file is no picture, damaged, too large, or not of the set's size.
     """
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels are too many")
-            as_it_is = image.mode in AS_THEY_ARE.get(image.format, ())
-            if upright and image.getexif().get(ORIENTATION, 1) != 1:
-                image, as_it_is = ImageOps.exif_transpose(image), False
-            if spec.size and image.size != spec.size:
-                raise ValueError(f"is {image.size}, not {spec.size} pixels")
-            picture = _rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        own_bytes = path.read_bytes()
+        image_HWC, flags = decode.read(own_bytes, reading, name=str(path))
+    except ImageError as error:
+        raise LayoutError(error.reason) from error
+    except OSError as error:
         raise LayoutError(f"{path}: {error}") from error
-    if spec.short_side and min(picture.size) > spec.short_side:
-        scale = spec.short_side / min(picture.size)
-        size = tuple(round(side * scale) for side in picture.size)
-        picture, as_it_is = picture.resize(size, Image.Resampling.BICUBIC), False
-    return (data if as_it_is else _png(picture)), content(np.asarray(picture))
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image).astype(np.float64) / 257
-        return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
-    if "A" in image.getbands() or "transparency" in image.info:
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    size = image_HWC.shape[1::-1]
+    if spec.size and spec.size not in (size, size[::-1] if "rotated" in flags else size):
+        raise LayoutError(f"{path}: is {size}, not {spec.size} pixels")
+    if spec.short_side and min(size) > spec.short_side:
+        scale = spec.short_side / min(size)
+        scaled = tuple(round(side * scale) for side in size)
+        picture = Image.fromarray(image_HWC).resize(scaled, Image.Resampling.BICUBIC)
+        return _png(picture), content(np.asarray(picture))
+    keep = decode.is_plain(own_bytes)
+    if keep and flags:  # a profile may change nothing, and the first frame may be all there is
+        keep = np.array_equal(decode.pixels_of(own_bytes), image_HWC)
+    return own_bytes if keep else _png(Image.fromarray(image_HWC)), content(image_HWC)
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -234,9 +239,9 @@ def _png(picture: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _all_read(paths: list[Path], spec: Set, upright: bool) -> Iterator[tuple[bytes, int]]:
+def _all_read(paths: list[Path], spec: Set, reading: Reading) -> Iterator[tuple[bytes, int]]:
     """Each file's bytes and content, in order; files are decoded in parallel, a few ahead."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), AT_ONCE):
-            some = paths[start : start + AT_ONCE]
-            yield from pool.map(lambda p: encoded(p, spec, upright), some)
+            chunk = paths[start : start + AT_ONCE]
+            yield from pool.map(functools.partial(encoded, spec=spec, reading=reading), chunk)

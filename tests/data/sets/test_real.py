@@ -32,7 +32,7 @@ def test_every_real_file_is_stored_as_it_is_and_decodes_as_pillow_does():
     files = sorted(p for p in (SHARED / "real").rglob("*") if p.suffix != ".csv" and p.is_file())
     assert len(files) >= 33
     for path in files:
-        data, content = store.encoded(path, catalog.PHOTOS, False)
+        data, content = store.encoded(path, catalog.PHOTOS)
         assert data == path.read_bytes(), path
         pixels = np.asarray(pipeline.decoded(data))
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(path).convert("RGB")))
