@@ -26,7 +26,7 @@ class Records:
         rows, places = [], []
         for number, path in enumerate(files):
             with tf.io.gfile.GFile(path, "rb") as file:
-                for start, length in spans(path, file):
+                for start, length in spans(path):
                     file.seek(start)
                     row = fields(file.read(length))
                     rows.append({k: x for k, x in row.items() if k not in pictures})
@@ -49,22 +49,24 @@ class Records:
         return records
 
 
-def spans(path: str, file: tf.io.gfile.GFile) -> list[tuple[int, int]]:
+def spans(path: str) -> list[tuple[int, int]]:
     """(start, length) of each record: it stands between 12 bytes (its length, a checksum) and 4.
 
     Raises:
       ValueError: the file ends within a record.
     """
-    found, at, size = [], 0, file.size()
-    while at < size:
-        file.seek(at)
-        head = file.read(8)
-        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-        if at + length + 16 > size:
-            raise ValueError(f"{path}: is cut short, or no tfrecord file; write it again")
-        found.append((at + 12, length))
-        at += length + 16
-    return found
+    places, at = [], 0
+    with tf.io.gfile.GFile(path, "rb") as file:
+        size = file.size()
+        while at < size:
+            file.seek(at)
+            head = file.read(8)
+            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+            if at + length + 16 > size:
+                raise ValueError(f"{path}: is cut short, or no tfrecord file; write it again")
+            places.append((at + 12, length))
+            at += length + 16
+    return places
 
 
 def fields(record: bytes) -> dict[str, Value]:

@@ -3,7 +3,6 @@
 import glob
 import logging
 import os
-import struct
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -117,10 +116,12 @@ def _open(where: str) -> tuple[list[str], Callable[[int], bytes]]:
 def _records(shards: list[str]) -> tuple[list[str], Callable[[int], bytes]]:
     from tensorflow.train import Example  # folders of files need no TensorFlow
 
-    found = [(path, *span) for path in shards for span in _spans(path)]
+    from diffv2iqa_jax.data.records import spans
+
+    places = [(path, *span) for path in shards for span in spans(path)]
 
     def read(place: int) -> bytes:
-        path, start, length = found[place]
+        path, start, length = places[place]
         with open(path, "rb") as file:
             file.seek(start)
             feature = Example.FromString(file.read(length)).features.feature
@@ -130,23 +131,4 @@ def _records(shards: list[str]) -> tuple[list[str], Callable[[int], bytes]]:
         lacking = f"has no feature {' or '.join(FEATURES)}, but {sorted(feature)}"
         raise ImageError("E_DECODE", f"{os.path.basename(path)}@{start}: {lacking}")
 
-    return [f"{os.path.basename(path)}@{start}" for path, start, _ in found], read
-
-
-def _spans(path: str) -> list[tuple[int, int]]:
-    """(start, length) of each record: it stands between 12 bytes (its length, a checksum) and 4.
-
-    Raises:
-      ValueError: the file ends within a record.
-    """
-    spans, at, size = [], 0, os.path.getsize(path)
-    with open(path, "rb") as file:
-        while at < size:
-            file.seek(at)
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-            if at + length + 16 > size:
-                raise ValueError(f"{path}: is cut short, or no tfrecord file; write it again")
-            spans.append((at + 12, length))
-            at += length + 16
-    return spans
+    return [f"{os.path.basename(path)}@{start}" for path, start, _ in places], read
