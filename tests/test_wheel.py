@@ -57,8 +57,8 @@ def test_an_installed_wheel_finds_its_configurations_from_any_folder(wheel, tmp_
     settings = {"cwd": empty, "capture_output": True, "text": True}
     settings["env"] = apart | {"PYTHONPATH": str(site), "XLA_FLAGS": ""}
     code = "import diffv2iqa_jax.configs.restore as c; print(c.__file__)"
-    told = subprocess.run([sys.executable, "-c", code], check=True, **settings).stdout.strip()
-    assert told == os.path.join(site, "diffv2iqa_jax", "configs", "restore.py")
+    imported = subprocess.run([sys.executable, "-c", code], check=True, **settings).stdout.strip()
+    assert imported == os.path.join(site, "diffv2iqa_jax", "configs", "restore.py")
     flags = ("--config", "quickstart", "--workdir", "run", "--dry_run", "--jit_cache=")
     command = [sys.executable, "-m", "diffv2iqa_jax.main", *flags]
     for stage in ("restore", "quality"):
