@@ -301,6 +301,8 @@ def test_transparency_is_white_and_16_bits_keep_their_brightness(tmp_path):
     assert (stored(tmp_path / "a.png", clear)[0] == 255).all()
     deep = Image.fromarray(np.full((4, 4), 257 * 99, np.uint16))
     assert (stored(tmp_path / "b.png", deep)[0] == 99).all()
+    (tmp_path / "c.pgm").write_bytes(b"P5 4 4 65535\n" + struct.pack(">H", 257 * 99) * 16)
+    assert (decode.pixels_of(store.encoded(tmp_path / "c.pgm", ANY)[0]) == 99).all()
 
 
 def bmp(bits: int) -> bytes:

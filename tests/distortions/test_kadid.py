@@ -350,7 +350,7 @@ def test_a_sheet_shows_every_type_and_level(tmp_path, capsys, monkeypatch):
     np.testing.assert_array_equal(first, PHOTOS[0][16:48, 16:48])
     assert drawn.shape == (13 * 52, 2 * 6 * 36 + 12, 3)
     for argv, message in (
-        ([str(tmp_path / "none.png")], "No such file"),
+        ([str(tmp_path / "none.png")], "no such file"),
         ([str(picture), "--size", "8"], "at least 16 pixels"),
     ):
         assert kadid.main([*argv, "--sheet", str(page)]) == 2

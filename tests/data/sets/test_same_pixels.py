@@ -11,7 +11,6 @@ from PIL import Image
 from diffv2iqa_jax import score
 from diffv2iqa_jax.data import evaluation, prepare, reading
 from diffv2iqa_jax.pp import decode
-from diffv2iqa_jax.scoring import scorer
 from tests import pictures, runs
 
 SHAPE = (20, 36)
@@ -55,7 +54,9 @@ def as_stored(name, data) -> dict[str, np.ndarray]:
     return found
 
 
-def test_a_tagged_photo_is_scored_as_it_was_evaluated(photos, data, restored, by_crops, tmp_path):
+def test_a_tagged_photo_is_scored_as_it_was_evaluated(
+    photos, data, restored, by_crops, loaded_by_crops, tmp_path
+):
     name = prepared("tagged", photos, data)
     for file, pixels in as_stored(name, data).items():
         np.testing.assert_array_equal(pixels, decode.read(photos / file).image_HWC, file)
@@ -66,12 +67,14 @@ def test_a_tagged_photo_is_scored_as_it_was_evaluated(photos, data, restored, by
     with open(work / "eval" / "csv-tagged" / "predictions.csv", newline="") as file:
         want = {row["name"]: float(row["score"]) for row in csv.DictReader(file)}
     assert want.keys() == PHOTOS.keys()
-    score_of = scorer.load(by_crops, jit_cache=None)
+    loaded_by_crops.forget()
     for file, value in want.items():
-        assert float(score_of(photos / file)) == pytest.approx(value, abs=1e-5), file
+        assert float(loaded_by_crops(photos / file)) == pytest.approx(value, abs=1e-5), file
 
 
-def test_prepare_and_score_ignore_tags_by_the_same_options(photos, by_crops, tmp_path, capsys):
+def test_prepare_and_score_ignore_tags_by_the_same_options(
+    photos, packed, loaded_by_crops, tmp_path, capsys
+):
     ignore = ("--icc", "ignore", "--orientation", "ignore")
     name = prepared("raw", photos, tmp_path, *ignore)
     how = decode.Reading(icc="ignore", orientation="ignore")
@@ -80,8 +83,8 @@ def test_prepare_and_score_ignore_tags_by_the_same_options(photos, by_crops, tmp
         assert pixels.shape[:2] == SHAPE
     facts = reading.load(name, str(tmp_path)).facts
     assert (facts["icc"], facts["orientation"]) == ("ignore", "ignore")
-    argv = [photos / "turned_p3.jpg", "--weights", by_crops, "--jit_cache", "", *ignore, "-q"]
+    argv = [photos / "turned_p3.jpg", "--weights", packed, "--jit_cache", "", *ignore, "-q"]
     capsys.readouterr()
     assert score.main([str(a) for a in argv]) == 0
-    want = scorer.load(by_crops, jit_cache=None)(as_stored(name, tmp_path)["turned_p3.jpg"])
+    want = loaded_by_crops(as_stored(name, tmp_path)["turned_p3.jpg"])
     assert float(capsys.readouterr().out) == pytest.approx(float(want), abs=1e-5)
