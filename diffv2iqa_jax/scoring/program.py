@@ -51,8 +51,7 @@ RESIZED = """\
 resized = jax.image.resize(picture.astype(np.float32), (size, size, 3), "cubic")
 crops = np.clip(np.rint(resized), 0, 255).astype(np.uint8)[None]"""
 CROPPED = string.Template("""\
-missing = [(0, max(size - n, 0)) for n in picture.shape[:2]]
-picture = np.pad(picture, [*missing, (0, 0)], "reflect")
+picture = np.pad(picture, [*((0, max(size - n, 0)) for n in picture.shape[:2]), (0, 0)], "reflect")
 tops, lefts = ($starts for n in picture.shape[:2])
 crops = np.stack([picture[t : t + size, l : l + size] for t in tops for l in lefts])""")
 # Where crops start along an axis of n pixels, as `ops_numpy` cuts them.
