@@ -115,7 +115,10 @@ def test_devices_exchange_each_trainable_gradient_once_however_many_micro_batche
     where, batch = sharding.make("jit"), tiny.batch(count=16)  # no stored views: the chain runs
     task = make_quality("group")
     tx, rate = optim.make(**SGD, weight_decay=0.0, clip=1.0)
-    make = lambda key: TrainState.create(task.init(key, batch), tx, "restorer")
+
+    def make(key):
+        return TrainState.create(task.init(key, batch), tx, "restorer")
+
     state = jax.eval_shape(make, jax.random.key(0))
     gradients = where.gradients(steps.make_gradients(task, seed=0, accumulate=4))
     step = steps.make_train_step(gradients, tx, average=0.9, rate=rate)
