@@ -26,10 +26,10 @@ def write_run(folder, *, name="setA", split=0, seed=0, noise=0.3, on=None, quali
     error = np.random.default_rng([seed, split, int(1000 * noise)]).normal(size=len(group))
     score = mos + noise * error
     kind = np.array([TYPES[i % 2] for i in range(len(group))])
-    found = correlation.summary({"mos": mos, "score": score, "type": kind}, span=100.0)
+    numbers = correlation.summary({"mos": mos, "score": score, "type": kind}, span=100.0)
     protocol = {"name": on or name, "parts": "reference", "split": split, "selection": "last step"}
     protocol |= {"split_sha256": f"{on or name}{split}", "pp_test": "grid(224)", **facts}
-    results = {"task": "quality", "step": 9, "part": "test", "protocol": protocol, **found}
+    results = {"task": "quality", "step": 9, "part": "test", "protocol": protocol, **numbers}
     (folder / "results.json").write_text(json.dumps(results))
     data = {"name": name, "split": split, "parts": facts.get("parts", "reference")}
     config = {"task": "quality", "seed": seed, "data": data}
@@ -40,7 +40,7 @@ def write_run(folder, *, name="setA", split=0, seed=0, noise=0.3, on=None, quali
         rows.writerows(
             [i, f"i{i}", f"g{group[i]}", kind[i], 1, mos[i], score[i]] for i in range(len(mos))
         )
-    return found["scores"]["score"]
+    return numbers["scores"]["score"]
 
 
 @pytest.fixture(autouse=True)
@@ -70,15 +70,15 @@ def titled(tables, title):
 
 def test_medians_means_and_every_value_are_those_of_the_runs(study):
     root, truth = study
-    found = benchmark.summary([e for e in entries(root / "good") if e.own])
+    summary = benchmark.summary([e for e in entries(root / "good") if e.own])
     values = [truth["good", s]["srcc"] for s in range(10)]
-    assert found["runs"] == found["splits"] == 10
-    assert found["srcc"]["values"] == pytest.approx(values)
-    assert found["srcc"]["median"] == pytest.approx(np.median(values))
-    assert found["srcc"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert summary["runs"] == summary["splits"] == 10
+    assert summary["srcc"]["values"] == pytest.approx(values)
+    assert summary["srcc"]["median"] == pytest.approx(np.median(values))
+    assert summary["srcc"]["std"] == pytest.approx(np.std(values, ddof=1))
     errors = [100 * truth["good", s]["rmse_fit"] for s in range(10)]
-    assert found["rmse_native"]["median"] == pytest.approx(np.median(errors))
-    assert found["interval"] is None  # ten test parts
+    assert summary["rmse_native"]["median"] == pytest.approx(np.median(errors))
+    assert summary["interval"] is None  # ten test parts
 
 
 def test_a_worse_method_is_marked_by_the_splits_in_common(study):

@@ -24,8 +24,10 @@ def state(step: int) -> TrainState:
         "body": {"kernel": jnp.arange(600.0).reshape(20, 30) * step, "bias": jnp.ones(3)},
         "frozen": {"kernel": jnp.full((4, 4), 7.0)},
     }
-    made = TrainState.create(Weights(params, {"bn": {"mean": jnp.ones(2) * step}}), TX, "^frozen")
-    return made.replace(step=jnp.asarray(step, jnp.int32))
+    created = TrainState.create(
+        Weights(params, {"bn": {"mean": jnp.ones(2) * step}}), TX, "^frozen"
+    )
+    return created.replace(step=jnp.asarray(step, jnp.int32))
 
 
 def save(folder, *steps: int) -> None:
