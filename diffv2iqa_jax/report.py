@@ -7,9 +7,9 @@
   python -m diffv2iqa_jax.report METHOD METHOD... [-o FOLDER]
 
 RUN is the folder of one run, or a folder that holds the folders of its stages. METHOD is a
-folder with all runs of one method below it, whatever sets and splits they are of; several, or
-one with --tables, become tables.md, tables.csv and tables.html in FOLDER. Neither JAX nor
-TensorFlow is needed. Exit code 2: the folder cannot be reported on; nothing is written.
+folder with all runs of one method below it, on any sets and splits. Several METHODs, or one
+with --tables, become tables.md, tables.csv and tables.html in FOLDER. Needs neither JAX nor
+TensorFlow. Exit code 2: there is nothing to report on in the folder; nothing is written.
 """
 
 import argparse
@@ -17,10 +17,11 @@ import sys
 
 from diffv2iqa_jax.reporting import ablation, restoration
 from diffv2iqa_jax.reporting.run import quality_run, read
-from diffv2iqa_jax.reporting.write import headline_figure, named, write, write_tables
+from diffv2iqa_jax.reporting.write import headline_figure, name_and_folder, write, write_tables
 
 
 def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 with one line on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m diffv2iqa_jax.report",
         description=__doc__,
@@ -35,11 +36,12 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         if args.ablation:
-            print(ablation.table([quality_run(run) for run in args.run]))
+            print(ablation.changes_table([quality_run(run) for run in args.run]))
         elif args.restored:
-            print(restoration.table([read(run)[0]._replace(name=run) for run in args.run]))
+            runs = [read(run)[0]._replace(name=run) for run in args.run]
+            print(restoration.gains_tables(runs))
         elif args.tables or len(args.run) > 1:
-            out = args.output or str(named(args.run[0])[1] / "tables")
+            out = args.output or str(name_and_folder(args.run[0])[1] / "tables")
             print("\n".join(write_tables(args.run, out)))
         elif args.figure:
             print(headline_figure(args.run[0], args.figure))

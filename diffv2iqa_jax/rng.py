@@ -1,6 +1,6 @@
-"""Random keys are derived, never stored: (seed, name, step or image) -> key.
+"""Random keys, derived from (seed, name, step or image) and never stored.
 
-A resumed run and a run on another number of devices draw the same noise.
+So a resumed run, or a run on another number of devices, draws the same noise.
 """
 
 import zlib
@@ -9,13 +9,13 @@ import jax
 
 
 def stream(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
-    """The key of the named stream at this step."""
+    """The key of the stream `name` at this step."""
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return jax.random.fold_in(key, step)
 
 
 def per_image(key: jax.Array, number_B: jax.Array) -> jax.Array:
-    """One key for each image's number, so that no draw depends on its place in a batch."""
+    """A key for each image's number (B,), so that no draw depends on its place in a batch."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, number_B)
 
 
@@ -25,15 +25,15 @@ def normal(key_B: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 def uniform(key_B: jax.Array) -> jax.Array:
-    """One number in [0, 1) for each key: (B,)."""
+    """One uniform number in [0, 1) for each key: (B,)."""
     return jax.vmap(jax.random.uniform)(key_B)
 
 
 def stream_of(key: jax.Array, name: str) -> jax.Array:
-    """The named stream within a step's key."""
+    """The key of the stream `name` within a step's key."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
 def dropout(key: jax.Array, batch: dict[str, jax.Array]) -> jax.Array:
-    """A step's key for dropout, other on each device: each has other examples."""
+    """A step's key for dropout. It differs between devices, since they have other examples."""
     return jax.random.fold_in(stream_of(key, "dropout"), batch["draw"][0])

@@ -16,7 +16,10 @@ def test_every_byte_comes_back():
 
 def test_rounding_to_half_precision_survives_the_compiler():
     """As two casts it would not on a GPU: cached views would differ from computed ones."""
-    there_and_back = lambda x: pixels.to_float(pixels.store(x, "float16"))
+
+    def there_and_back(x):
+        return pixels.to_float(pixels.store(x, "float16"))
+
     assert "reduce_precision" in str(jax.make_jaxpr(there_and_back)(jnp.float32(0.1)))
 
 

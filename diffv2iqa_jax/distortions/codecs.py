@@ -2,7 +2,7 @@
 
 JPEG follows libjpeg step by step (colour in 8 bits, 4:2:0 chroma, scaled quantisation tables,
 "fancy" upsampling), so that a picture comes out as Pillow would decode it. JPEG 2000 keeps what
-an encoder keeps at a given rate: 9/7 wavelet coefficients down to one bit plane, which may lie
+an encoder keeps at a given rate: 9/7 wavelet coefficients down to some bit plane, or to a level
 between two, as a stream may end between coding passes. Pictures are float32 (H, W, 3) RGB in
 [0, 255], of any size.
 """
@@ -37,8 +37,8 @@ YCC_33 = np.array(
     [[0.299, 0.587, 0.114], [-0.168735892, -0.331264108, 0.5], [0.5, -0.418687589, -0.081312411]],
     np.float32,
 )
-# libjpeg rounds colours in 16 bits after the point, which float32 holds exactly; chroma's halves
-# go down.
+# libjpeg computes colours with 16 bits after the point, which float32 holds exactly; halves of
+# chroma round down.
 YCC_OFFSET_3 = np.array([32768, 2**23 + 32767, 2**23 + 32767], np.float32)
 RGB_33 = np.array([[1, 0, 1.402], [1, -0.344136286, -0.714136286], [1, 1.772, 0]], np.float32)
 
@@ -48,30 +48,30 @@ DCT_88 = DCT_88.astype(np.float32)
 
 
 def mix(matrix_33: np.ndarray, x_3HW: jax.Array) -> jax.Array:
-    """The matrix applied to each pixel's channels, in full float32."""
+    """Applies the matrix to each pixel's channels, in full float32."""
     r, g, b = x_3HW
     return jnp.stack([m[0] * r + m[1] * g + m[2] * b for m in matrix_33.tolist()])
 
 
 def planes(x_HWC: jax.Array) -> jax.Array:
-    """Channels first: what runs over pixels is fast then."""
+    """Moves channels first, which makes operations over pixels fast."""
     return jnp.moveaxis(x_HWC, -1, 0)
 
 
 def joined(x_CHW: jax.Array) -> jax.Array:
-    """Channels last again."""
+    """Moves channels last again."""
     return jnp.moveaxis(x_CHW, 0, -1)
 
 
 def jpeg(x_HWC: jax.Array, quality: jax.Array | float) -> jax.Array:
-    """A picture coded as JPEG with 4:2:0 chroma, and decoded again.
+    """Codes a picture as JPEG with 4:2:0 chroma, and decodes it again.
 
     Args:
       x_HWC: RGB in [0, 255]; rounded to whole numbers first.
       quality: libjpeg's, 1 to 100.
 
     Returns:
-      Whole numbers in [0, 255]; Pillow's own but for rounding (tests: 45 dB and more).
+      Whole numbers in [0, 255], as Pillow's except for rounding (tests: 45 dB and more).
     """
     h, w, _ = x_HWC.shape
     ycc = mix(np.rint(YCC_33 * 65536), _levels(planes(x_HWC))) + YCC_OFFSET_3[:, None, None]
@@ -85,6 +85,7 @@ def jpeg(x_HWC: jax.Array, quality: jax.Array | float) -> jax.Array:
 
 
 def _levels(x: jax.Array) -> jax.Array:
+    """Rounds to the 256 levels, halves up."""
     return jnp.clip(jnp.floor(x + 0.5), 0.0, 255.0)
 
 
@@ -96,19 +97,21 @@ def _table(table_88: np.ndarray, quality: jax.Array | float) -> jax.Array:
 
 
 def _block_coded(x_CHW: jax.Array, table_88: jax.Array) -> jax.Array:
-    """Planes quantised in the DCT of their 8 x 8 blocks: whole numbers, padded to blocks."""
+    """Quantises planes in the DCT of their 8 x 8 blocks: whole numbers, padded to blocks."""
     c, h, w = x_CHW.shape
     x_CHW = jnp.pad(x_CHW, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
     padded = x_CHW.shape
     blocks = x_CHW.reshape(c, padded[1] // 8, 8, padded[2] // 8, 8) - 128.0
-    product = lambda form, m, x: jnp.einsum(form, m, x, precision=HIGHEST)
+
+    product = functools.partial(jnp.einsum, precision=HIGHEST)
     step = 8 * table_88[None, None, :, None, :]
-    # libjpeg keeps 2 bits after the point between its passes, and none of 8 x DCT after them:
-    # without that, coefficients in the middle between two steps would go either way.
+    # As libjpeg, round to 2 bits after the point between the passes, and to none of 8 x DCT
+    # after them: else coefficients half way between two steps could fall to either side.
     rows = jnp.round(product("vj,chiwj->chiwv", DCT_88 * 128**0.5, blocks))
-    k = jnp.round(product("ui,chiwv->chuwv", DCT_88 * 0.5**0.5, rows))
-    kept = jnp.sign(k) * jnp.floor((jnp.abs(k) + step / 2) / step) * (step / 8)
-    decoded = product("ui,chuwv->chiwv", DCT_88, kept)
+    coefficients = jnp.round(product("ui,chiwv->chuwv", DCT_88 * 0.5**0.5, rows))
+    steps = jnp.floor((jnp.abs(coefficients) + step / 2) / step)
+    quantised = jnp.sign(coefficients) * steps * (step / 8)
+    decoded = product("ui,chuwv->chiwv", DCT_88, quantised)
     decoded = product("vj,chiwv->chiwj", DCT_88, decoded)
     return _levels(decoded.reshape(padded) + 128.0)
 
@@ -122,37 +125,38 @@ def _halved(x_CHW: jax.Array) -> jax.Array:
 
 
 def _doubled(x_CHW: jax.Array) -> jax.Array:
-    """libjpeg's triangle filter: each new value is 9, 3, 3 and 1 sixteenths of the nearest."""
+    """libjpeg's triangle filter: each value is 9, 3, 3 and 1 sixteenths of the four nearest."""
     c, h, w = x_CHW.shape
-    p = jnp.pad(x_CHW, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    near = 3 * p[:, 1:-1]
-    rows = jnp.stack([near + p[:, :-2], near + p[:, 2:]], axis=2).reshape(c, 2 * h, w + 2)
-    near = 3 * rows[:, :, 1:-1]
-    left = jnp.floor((near + rows[:, :, :-2] + 8) / 16)
-    right = jnp.floor((near + rows[:, :, 2:] + 7) / 16)
+    padded = jnp.pad(x_CHW, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    nearer = 3 * padded[:, 1:-1]
+    rows = jnp.stack([nearer + padded[:, :-2], nearer + padded[:, 2:]], axis=2)
+    rows = rows.reshape(c, 2 * h, w + 2)
+    nearer = 3 * rows[:, :, 1:-1]
+    left = jnp.floor((nearer + rows[:, :, :-2] + 8) / 16)
+    right = jnp.floor((nearer + rows[:, :, 2:] + 7) / 16)
     return jnp.stack([left, right], axis=3).reshape(c, 2 * h, 2 * w)
 
 
-# JPEG 2000 (ITU-T T.800): lifting steps of the 9/7 wavelet. Its scaling does not matter here, as
-# coefficients are cut in units of the picture's error.
+# JPEG 2000 (ITU-T T.800): lifting steps of the 9/7 wavelet. Its scaling does not matter, since we
+# cut coefficients in units of the picture's error.
 LIFTING = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 LEVELS = 5  # of decomposition, as OpenJPEG chooses
-# Bits of a coefficient: A * log2(1 + (B * s) ** 2), s being the mean size of the 3 x 3 around it in
-# steps. Fitted to the length of OpenJPEG's code for photos.
+# Bits of a coefficient: A * log2(1 + (B * s) ** 2), where s is the mean size, in steps, of the
+# 3 x 3 coefficients around it. Fitted to the length of OpenJPEG's code for photos.
 RATE_A, RATE_B = 0.794, 1.925
 SEARCH = (-4.0, 10.0)  # log2 of the step, in grey levels
 
 
 def jpeg2000(x_HWC: jax.Array, bits_per_pixel: jax.Array | float) -> jax.Array:
-    """A picture coded as JPEG 2000 (irreversible, one tile, one layer), and decoded again.
+    """Codes a picture as JPEG 2000 (irreversible, one tile, one layer), and decodes it again.
 
-    Every coefficient is cut to multiples of one step in units of the picture's squared error,
-    which is what truncation of bit planes for the least error tends to. The step is found by
-    bisection so that the estimated length of the code is the wanted one.
+    Cuts every coefficient to multiples of one step, in units of the picture's squared error.
+    Truncating bit planes for the least error tends to that. A bisection finds the step at which
+    the estimated length of the code is the wanted one.
 
     Args:
       x_HWC: RGB in [0, 255].
-      bits_per_pixel: of the code without its headers; 24 / bits_per_pixel is the ratio.
+      bits_per_pixel: length of the code without headers; the compression ratio is 24 over it.
 
     Returns:
       Whole numbers in [0, 255]. PSNR to the original within 1 dB of OpenJPEG's at that rate.
@@ -162,38 +166,38 @@ def jpeg2000(x_HWC: jax.Array, bits_per_pixel: jax.Array | float) -> jax.Array:
     spread = jnp.concatenate([_spread(band).reshape(-1) for band in bands])
     wanted = jnp.asarray(bits_per_pixel, jnp.float32) * (h * w)
 
-    def halved(_, bounds):
+    def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = (low + high) / 2
-        over = _bits(spread / jnp.exp2(middle)) > wanted
-        return jnp.where(over, middle, low), jnp.where(over, high, middle)
+        too_long = _bits(spread / jnp.exp2(middle)) > wanted
+        return jnp.where(too_long, middle, low), jnp.where(too_long, high, middle)
 
-    low, high = jax.lax.fori_loop(0, 11, halved, tuple(jnp.float32(x) for x in SEARCH))
+    low, high = jax.lax.fori_loop(0, 11, halve, tuple(jnp.float32(x) for x in SEARCH))
     step = jnp.exp2((low + high) / 2)
     decoded = _synthesis([_cut(band, step) for band in bands], h, w)
     return joined(_levels(mix(RGB_33, decoded) + 128.0))
 
 
 def _cut(x: jax.Array, step: jax.Array) -> jax.Array:
-    """What a decoder makes of a coefficient cut off at a bit plane: the middle of its interval."""
+    """Cuts coefficients to multiples of the step, and decodes each as its interval's middle."""
     whole = jnp.floor(jnp.abs(x) / step)
     return jnp.where(whole > 0, jnp.sign(x) * (whole + 0.5) * step, 0.0)
 
 
 def _spread(x_CHW: jax.Array) -> jax.Array:
-    """Mean size of the 3 x 3 coefficients around each: what the coder's contexts tell of it."""
+    """Mean size of the 3 x 3 coefficients around each, which the coder's contexts exploit."""
     size = jnp.pad(jnp.abs(x_CHW), ((0, 0), (1, 1), (1, 1)))
     rows = size[:, :-2] + size[:, 1:-1] + size[:, 2:]
     return (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
 
 
-def _bits(share: jax.Array) -> jax.Array:
+def _bits(spread_in_steps: jax.Array) -> jax.Array:
     """Estimated length of the code in bits."""
-    return RATE_A * jnp.sum(jnp.log2(1.0 + (RATE_B * share) ** 2))
+    return RATE_A * jnp.sum(jnp.log2(1.0 + (RATE_B * spread_in_steps) ** 2))
 
 
 def _sides(h: int, w: int) -> list[tuple[int, int]]:
-    """Height and width of the low-pass picture at each level, from the whole one down."""
+    """Height and width of the low-pass picture at each level, the whole picture first."""
     sides = [(h, w)]
     while len(sides) <= LEVELS and min(sides[-1]) > 1:
         sides.append(tuple(-(-n // 2) for n in sides[-1]))
@@ -209,8 +213,8 @@ def _analysis(x_CHW: jax.Array) -> list[jax.Array]:
         y = jnp.matmul(jnp.matmul(rows, x_CHW, precision=HIGHEST), columns.T, precision=HIGHEST)
         a, b = sides[level + 1]
         x_CHW = y[:, :a, :b]
-        parts = (y[:, :a, b:], y[:, a:, :b], y[:, a:, b:])
-        bands += [p * g for p, g in zip(parts, _gains(level + 1)[1:], strict=True)]
+        details = (y[:, :a, b:], y[:, a:, :b], y[:, a:, b:])
+        bands += [d * gain for d, gain in zip(details, _gains(level + 1)[1:], strict=True)]
     return [*bands, x_CHW * _gains(len(sides) - 1)[0]]
 
 
@@ -219,8 +223,8 @@ def _synthesis(bands: list[jax.Array], h: int, w: int) -> jax.Array:
     sides = _sides(h, w)
     x_CHW = bands[-1] / _gains(len(sides) - 1)[0]
     for level in range(len(sides) - 2, -1, -1):
-        parts, gains = bands[3 * level : 3 * level + 3], _gains(level + 1)[1:]
-        right, below, both = (p / g for p, g in zip(parts, gains, strict=True))
+        details, gains = bands[3 * level : 3 * level + 3], _gains(level + 1)[1:]
+        right, below, both = (d / gain for d, gain in zip(details, gains, strict=True))
         top = jnp.concatenate([x_CHW, right], axis=2)
         y = jnp.concatenate([top, jnp.concatenate([below, both], axis=2)], axis=1)
         rows, columns = (jnp.asarray(wavelet(n)[1]) for n in sides[level])
@@ -232,12 +236,12 @@ def _synthesis(bands: list[jax.Array], h: int, w: int) -> jax.Array:
 def wavelet(n: int) -> tuple[np.ndarray, np.ndarray]:
     """One level of the 9/7 wavelet on n values as a matrix, low-pass rows first, and its inverse.
 
-    Accelerators multiply matrices faster than they lift, and crops are small.
+    On small crops an accelerator multiplies by a matrix faster than it does lifting steps.
     """
     x = np.eye(n)
     even, odd = x[::2], x[1::2]
     for number, weight in enumerate(LIFTING):
-        # A value's neighbours on both sides; past the ends the signal is mirrored.
+        # A value's neighbours on both sides; the signal is mirrored at its ends.
         if number % 2 == 0:
             right = np.concatenate([even[1:], even[-1:]])[: len(odd)]
             odd = odd + weight * (even[: len(odd)] + right)
@@ -251,7 +255,7 @@ def wavelet(n: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=16)
 def _gains(level: int) -> np.ndarray:
-    """Error in the picture per unit of a coefficient of each channel: (4, C, 1, 1), low first."""
+    """Error in the picture per unit of a coefficient: (4 bands, C, 1, 1), low-pass first."""
     low, high, basis = 1.0, 1.0, np.eye(512)
     for depth in range(level):
         n = 512 >> depth
@@ -260,5 +264,5 @@ def _gains(level: int) -> np.ndarray:
         low, high = norm[n // 4], norm[3 * n // 4]
         basis = basis @ inverse[:, : n // 2]
     colour_C = np.linalg.norm(RGB_33, axis=0)
-    out = np.multiply.outer([low * low, low * high, high * low, high * high], colour_C)
-    return out[..., None, None].astype(np.float32)
+    gains = np.multiply.outer([low * low, low * high, high * low, high * high], colour_C)
+    return gains[..., None, None].astype(np.float32)

@@ -6,6 +6,7 @@ and decodes). Strengths are meant for small pictures, 32 to 256 pixels, looked a
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,10 +27,10 @@ def degrade(image_HWC: np.ndarray, type: str, level: int, seed: int) -> np.ndarr
       image_HWC: uint8 RGB, at least 16 pixels each way.
       type: one of TYPES.
       level: 1 (mild) to 5 (severe); each function of TYPES documents its strengths.
-      seed: of the noise, the direction of motion and the like, at least 0.
+      seed: at least 0; decides noise, directions and places.
 
     Returns:
-      uint8, of the same shape; a function of the arguments alone.
+      uint8, of the same shape; the same for the same arguments.
 
     Raises:
       ValueError: unknown type or level, or not a uint8 RGB picture.
@@ -49,7 +50,8 @@ def _uint8(x: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(x, 0, 255)).astype(np.uint8)
 
 
-def _recoded(x: np.ndarray, format: str, **settings) -> np.ndarray:
+def _recoded(x: np.ndarray, format: str, **settings: Any) -> np.ndarray:
+    """Encodes and decodes a picture with Pillow."""
     stream = io.BytesIO()
     Image.fromarray(_uint8(x)).save(stream, format, **settings)
     return np.asarray(Image.open(stream).convert("RGB"), np.float64)
@@ -81,8 +83,8 @@ def motion_blur(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarr
     for t in np.linspace(-(length - 1) / 2, (length - 1) / 2, 4 * length):
         row, column = half + t * np.sin(angle), half + t * np.cos(angle)
         i, j = int(row), int(column)
-        a, b = row - i, column - j  # each point is shared out among its four neighbours
-        kernel[i : i + 2, j : j + 2] += np.outer((1 - a, a), (1 - b, b))
+        down, right = row - i, column - j  # four pixels share a point, by nearness
+        kernel[i : i + 2, j : j + 2] += np.outer((1 - down, down), (1 - right, right))
     return ndimage.convolve(x, kernel[..., None] / kernel.sum(), mode="reflect")
 
 
@@ -100,9 +102,9 @@ def colour_noise(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndar
 
 def impulse_noise(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
     """Salt and pepper on 0.5, 1.5, 4, 9, 18 % of the values."""
-    part = (0.005, 0.015, 0.04, 0.09, 0.18)[level - 1]
-    hit = rng.uniform(size=x.shape)
-    return np.where(hit < part / 2, 0.0, np.where(hit < part, 255.0, x))
+    share = (0.005, 0.015, 0.04, 0.09, 0.18)[level - 1]
+    chance = rng.uniform(size=x.shape)
+    return np.where(chance < share / 2, 0.0, np.where(chance < share, 255.0, x))
 
 
 def multiplicative_noise(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
@@ -148,20 +150,18 @@ def desaturate(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarra
 
 
 def lost_blocks(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:
-    """3, 7, 14, 26, 45 % of the 8x8 blocks are replaced by the block at their left.
+    """Replaces 3, 7, 14, 26, 45 % of the 8x8 blocks by the block to their left.
 
-    A block of the first column is replaced by its row's last one.
+    The last block of a row replaces the first.
     """
-    part = (0.03, 0.07, 0.14, 0.26, 0.45)[level - 1]
+    share = (0.03, 0.07, 0.14, 0.26, 0.45)[level - 1]
     rows, columns = x.shape[0] // 8, x.shape[1] // 8
-    lost = rng.permutation(rows * columns)[: max(1, round(part * rows * columns))]
-    out = x.copy()
-    for i, j in zip(*np.divmod(lost, columns), strict=True):
-        source = (j - 1) % columns
-        out[8 * i : 8 * i + 8, 8 * j : 8 * j + 8] = x[
-            8 * i : 8 * i + 8, 8 * source : 8 * source + 8
-        ]
-    return out
+    lost = rng.permutation(rows * columns)[: max(1, round(share * rows * columns))]
+    patched = x.copy()
+    for row, column in zip(*np.divmod(lost, columns), strict=True):
+        top, left, source = 8 * row, 8 * column, 8 * ((column - 1) % columns)
+        patched[top : top + 8, left : left + 8] = x[top : top + 8, source : source + 8]
+    return patched
 
 
 def sharpen(x: np.ndarray, level: int, rng: np.random.Generator) -> np.ndarray:

@@ -3,15 +3,16 @@
     distort(key, image_BHWC, type_B, level_B)
 
 is one compiled program for all types mixed in a batch. It runs through groups of images of one
-type and computes that type alone. In groups of one (CPU) nothing is computed in vain; larger
-groups keep an accelerator busy, for a few images too many at the ends of the types. Run as a
-program it draws all types and levels of a picture:
+type and computes that type alone. Groups of one waste nothing (CPU); larger groups keep an
+accelerator busy and compute a few images in vain where a type does not fill its last group. As
+a program, it draws all types and levels of a picture:
 
     python -m diffv2iqa_jax.distortions.kadid --sheet out.png IMAGE
 """
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,12 +27,12 @@ from diffv2iqa_jax.pp import decode
 SMALLEST = 16  # pixels each way
 
 
-def jpeg(key, x_HWC, level):
+def jpeg(key: jax.Array, x_HWC: jax.Array, level: jax.Array) -> jax.Array:
     """JPEG, 4:2:0, of quality 43, 36, 24, 7, 4."""
     return codecs.jpeg(255 * x_HWC, colour.pick((43, 36, 24, 7, 4), level)) / 255
 
 
-def jpeg2000(key, x_HWC, level):
+def jpeg2000(key: jax.Array, x_HWC: jax.Array, level: jax.Array) -> jax.Array:
     """JPEG 2000 at a ratio of 16, 32, 45, 120, 170, headers not counted."""
     ratio = colour.pick((16, 32, 45, 120, 170), level)
     return codecs.jpeg2000(255 * x_HWC, 24 / ratio) / 255
@@ -75,23 +76,23 @@ def distort(
     *,
     group: int = 1,
 ) -> jax.Array:
-    """Distorts each image in its own way.
+    """Distorts each image by its own type and level.
 
     Args:
-      key: one for each image, (B,), as `rng.per_image` makes them; or one for all, from which
-        each row's is derived.
-      image_BHWC: float RGB in [-1, 1], at least 16 pixels each way; values beyond are clipped,
-        and what is not a number spoils its own image only.
-      type_B: int32, places in TYPES.
+      key: one for each image, (B,), from `rng.per_image`; or one for all, from which each row
+        derives its own.
+      image_BHWC: float RGB in [-1, 1], at least 16 pixels each way. Values beyond are clipped; a
+        NaN spoils its own image only.
+      type_B: int32, indices into TYPES.
       level_B: int32, 0 (as it is) to 5 (severe). Inside a compiled function types and levels
         cannot be checked; those out of range count as the nearest one.
-      group: images of one type to treat at once: 1 on a CPU, some 8 on an accelerator.
+      group: images of one type to distort at once: 1 on a CPU, some 8 on an accelerator.
 
     Returns:
-      float32 in [-1, 1], of the same shape; each image a function of its own row alone.
+      float32 in [-1, 1], of the same shape; each image depends on its own row alone.
 
     Raises:
-      ValueError: shapes, sizes, numbers or a type or level that do not fit; says which.
+      ValueError: shapes, sizes, dtypes, a type or a level that do not fit; says which.
     """
     _check(image_BHWC, type_B, level_B)
     count = image_BHWC.shape[0]
@@ -103,12 +104,12 @@ def distort(
     member_TG, type_T, place_B = _groups(type_B, group)
     functions = [jax.vmap(f) for f in FUNCTIONS.values()] + [lambda key, x, level: x]
 
-    def one_group(_, turn):
-        member_G, type = turn
-        of = (key_B[member_G], x_BHWC[member_G], level_B[member_G])
-        return None, jax.lax.switch(type, functions, *of)
+    def distort_group(_, member_and_type: tuple[jax.Array, jax.Array]) -> tuple[None, jax.Array]:
+        member_G, type = member_and_type
+        arguments = (key_B[member_G], x_BHWC[member_G], level_B[member_G])
+        return None, jax.lax.switch(type, functions, *arguments)
 
-    _, out_TGHWC = jax.lax.scan(one_group, None, (member_TG, type_T))
+    _, out_TGHWC = jax.lax.scan(distort_group, None, (member_TG, type_T))
     out_BHWC = out_TGHWC.reshape(-1, *x_BHWC.shape[1:])[place_B]
     return 2 * jnp.clip(out_BHWC, 0.0, 1.0) - 1
 
@@ -121,13 +122,13 @@ def chain(
     levels: tuple[int, int] = (1, 3),
     group: int = 1,
 ) -> jax.Array:
-    """Two to `most` distortions one after the other, as photos get them on their way to a viewer.
+    """Applies two to `most` distortions in turn, as happens to photos on their way to a viewer.
 
-    Number, types (none twice), their order and levels are drawn for each image.
+    Draws the number, the types (none twice), their order and their levels for each image.
 
     Args:
       key, image_BHWC, group: as in `distort`.
-      most: distortions at most, 2 to 25.
+      most: the largest number of distortions, 2 to 25.
       levels: the lowest and the highest level to draw.
 
     Raises:
@@ -149,13 +150,13 @@ def mixture(
     most: int = 4,
     group: int = 1,
 ) -> jax.Array:
-    """What training sees: each image as it is, distorted once, or by a chain, all by chance.
+    """Distorts images as training does: by chance not at all, once, or by a chain.
 
     Args:
       key, image_BHWC, group: as in `distort`.
       types: names from TYPES to draw from.
       clean: share of the images that stay as they are.
-      chains: share of the others that get 2 to `most` distortions.
+      chains: share of the other images that get 2 to `most` distortions.
       levels: the lowest and the highest level to draw.
 
     Raises:
@@ -164,29 +165,39 @@ def mixture(
     check_mixture(types=types, clean=clean, chains=chains, levels=levels, most=most, group=group)
     count = image_BHWC.shape[0]
     key_B = rng.per_image(key, jnp.arange(count)) if key.ndim == 0 else key
-    number_K = jnp.array([TYPES.index(name) for name in types], jnp.int32)
+    type_K = jnp.array([TYPES.index(name) for name in types], jnp.int32)
     steps = most if chains > 0 else 1
 
-    def drawn(key):
-        of = lambda name: rng.stream_of(key, name)
-        several = jax.random.randint(of("count"), (), 2, most + 1)
-        how_many = jnp.where(jax.random.bernoulli(of("chain"), chains), several, 1)
-        how_many = jnp.where(jax.random.bernoulli(of("clean"), clean), 0, how_many)
-        type_S = jax.random.permutation(of("types"), number_K)[:steps]
-        level_S = jax.random.randint(of("levels"), (steps,), levels[0], levels[1] + 1)
-        return type_S, jnp.where(jnp.arange(steps) < how_many, level_S, 0)
+    def draw(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Types and levels of an image's steps; level 0 where it has fewer."""
+        several = jax.random.randint(rng.stream_of(key, "count"), (), 2, most + 1)
+        in_chain = jax.random.bernoulli(rng.stream_of(key, "chain"), chains)
+        as_it_is = jax.random.bernoulli(rng.stream_of(key, "clean"), clean)
+        count = jnp.where(as_it_is, 0, jnp.where(in_chain, several, 1))
+        type_S = jax.random.permutation(rng.stream_of(key, "types"), type_K)[:steps]
+        low, high = levels
+        level_S = jax.random.randint(rng.stream_of(key, "levels"), (steps,), low, high + 1)
+        return type_S, jnp.where(jnp.arange(steps) < count, level_S, 0)
 
-    def one_more(x_BHWC, turn):
-        number, type_B, level_B = turn
-        own_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, number)
-        return distort(own_B, x_BHWC, type_B, level_B, group=group), None
+    def step(x_BHWC: jax.Array, drawn: tuple) -> tuple[jax.Array, None]:
+        number, type_B, level_B = drawn
+        step_key_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, number)
+        return distort(step_key_B, x_BHWC, type_B, level_B, group=group), None
 
-    type_BS, level_BS = jax.vmap(drawn)(key_B)
-    start = jnp.clip(jnp.asarray(image_BHWC, jnp.float32), -1.0, 1.0)
-    return jax.lax.scan(one_more, start, (jnp.arange(steps), type_BS.T, level_BS.T))[0]
+    type_BS, level_BS = jax.vmap(draw)(key_B)
+    start_BHWC = jnp.clip(jnp.asarray(image_BHWC, jnp.float32), -1.0, 1.0)
+    return jax.lax.scan(step, start_BHWC, (jnp.arange(steps), type_BS.T, level_BS.T))[0]
 
 
-def check_mixture(*, types, clean, chains, levels, most: int = 4, group: int = 1) -> None:
+def check_mixture(
+    *,
+    types: Sequence[str],
+    clean: float,
+    chains: float,
+    levels: Sequence[int],
+    most: int = 4,
+    group: int = 1,
+) -> None:
     """Raises ValueError for settings of `mixture` that do not fit."""
     unknown = [name for name in types if name not in TYPES]
     if unknown or not types:
@@ -203,29 +214,32 @@ def check_mixture(*, types, clean, chains, levels, most: int = 4, group: int = 1
 
 
 def _groups(type_B: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Images sorted by type into groups of `size`.
+    """Sorts images by type into T groups of `size`.
 
     Returns:
-      The members of each group (T, size), where a type does not fill its last group image 0;
-      each group's type (T,), "as it is" where there is no such group; and each image's place
+      The members of each group (T, size), image 0 where a type does not fill its last group;
+      each group's type (T,), "as it is" for groups that no image needs; and each image's place
       among all members (B,).
     """
-    count, kinds = type_B.shape[0], len(TYPES) + 1
-    turns = min(count, (count + kinds * (size - 1)) // size)  # whatever the types are
+    count, types = type_B.shape[0], len(TYPES) + 1
+    groups = min(count, (count + types * (size - 1)) // size)  # enough for any mix of types
     order_B = jnp.argsort(type_B)
-    sorted_B = type_B[order_B]
-    of_type_K = jnp.sum(sorted_B[:, None] == jnp.arange(kinds)[None], axis=0)
-    before_K = jnp.cumsum(of_type_K) - of_type_K
-    groups_K = (of_type_K + size - 1) // size
-    rank_B = jnp.arange(count) - before_K[sorted_B]
-    turn_B = (jnp.cumsum(groups_K) - groups_K)[sorted_B] + rank_B // size
-    place_B = turn_B * size + rank_B % size
-    member = jnp.zeros(turns * size, jnp.int32).at[place_B].set(order_B.astype(jnp.int32))
-    type_T = jnp.full(turns, kinds - 1, jnp.int32).at[turn_B].set(sorted_B)
-    return member.reshape(turns, size), type_T, jnp.zeros_like(place_B).at[order_B].set(place_B)
+    sorted_type_B = type_B[order_B]
+    images_K = jnp.sum(sorted_type_B[:, None] == jnp.arange(types)[None], axis=0)
+    images_before_K = jnp.cumsum(images_K) - images_K
+    groups_K = (images_K + size - 1) // size
+    groups_before_K = jnp.cumsum(groups_K) - groups_K
+    rank_B = jnp.arange(count) - images_before_K[sorted_type_B]  # within its type
+    group_B = groups_before_K[sorted_type_B] + rank_B // size
+    place_B = group_B * size + rank_B % size
+    member = jnp.zeros(groups * size, jnp.int32).at[place_B].set(order_B.astype(jnp.int32))
+    type_T = jnp.full(groups, types - 1, jnp.int32).at[group_B].set(sorted_type_B)
+    unsorted_place_B = jnp.zeros_like(place_B).at[order_B].set(place_B)
+    return member.reshape(groups, size), type_T, unsorted_place_B
 
 
-def _check(image_BHWC, type_B, level_B) -> None:
+def _check(image_BHWC: jax.Array, type_B: jax.Array, level_B: jax.Array) -> None:
+    """Raises ValueError for arguments of `distort` that do not fit, as far as they are known."""
     shape, dtype = jnp.shape(image_BHWC), jnp.result_type(image_BHWC)
     if len(shape) != 4 or shape[-1] != 3:
         raise ValueError(f"images of shape {shape}: must be (B, H, W, 3); repeat grey, drop alpha")
@@ -233,14 +247,16 @@ def _check(image_BHWC, type_B, level_B) -> None:
         raise ValueError(f"images of {dtype}: must be float in [-1, 1]; see pixels.to_float")
     if min(shape[1:3]) < SMALLEST:
         raise ValueError(f"images of {shape[1]} x {shape[2]}: must be at least {SMALLEST} pixels")
-    known = {"type": range(len(TYPES)), "level": LEVELS}
-    for name, value in (("type", type_B), ("level", level_B)):
+    for name, value, allowed in (
+        ("type", type_B, range(len(TYPES))),
+        ("level", level_B, LEVELS),
+    ):
         if jnp.shape(value) != shape[:1]:
             raise ValueError(f"{name}s of shape {jnp.shape(value)}: must be one for each image")
         if not isinstance(value, jax.core.Tracer):
-            wrong = sorted(set(np.asarray(value).tolist()) - set(known[name]))
+            wrong = sorted(set(np.asarray(value).tolist()) - set(allowed))
             if wrong:
-                raise ValueError(f"{name} {wrong[0]}: known are 0 to {known[name][-1]}")
+                raise ValueError(f"{name} {wrong[0]}: known are 0 to {allowed[-1]}")
 
 
 def sheet(image_HWC: np.ndarray, key: jax.Array) -> Image.Image:

@@ -1,4 +1,4 @@
-"""What KADID-10k's distortions are called: names alone, which configurations read without JAX."""
+"""The names of KADID-10k's distortions, which configurations read without importing JAX."""
 
 # In KADID-10k's order: number 0 here is its type 1. `kadid.FUNCTIONS` has the same order.
 TYPES = (
@@ -29,7 +29,7 @@ TYPES = (
     "contrast",
 )
 LEVELS = (0, 1, 2, 3, 4, 5)  # 0: as it is
-# Strength of these is a matter of taste: more colour, light or contrast can please.
+# Types of which more may please: stronger colour, light or contrast is a matter of taste.
 TASTE = ("saturation_lab", "brighten", "darken", "mean_shift", "sharpen", "contrast")
-# Every (number of the type, level) an image can be shown in, the image as it is first.
+# Every (index of the type, level) in which an image can appear, the image as it is first.
 PAIRS = ((0, 0), *((number, level) for number in range(len(TYPES)) for level in LEVELS[1:]))

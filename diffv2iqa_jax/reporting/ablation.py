@@ -1,20 +1,20 @@
-"""An ablation table: what each run changes of the first one, and what that does to its scores."""
+"""The ablation table: what each run changes in the first one, and what that does to its scores."""
 
 import json
 
 import numpy as np
 
 from diffv2iqa_jax.config import flat
-from diffv2iqa_jax.reporting.html import known, markdown, number
+from diffv2iqa_jax.reporting.html import is_number, markdown_table, number
 from diffv2iqa_jax.reporting.run import Run
 
-# These make no other experiment: repeats with other seeds are one row, with mean and deviation.
+# Keys that repeat an experiment: runs that differ in no other are one row, with mean and deviation.
 REPEATED = ("seed", "restorer.seed", "restorer.run", "restorer.folder", "data.folder")
-SAME = ("name", "split_sha256", "pp_test")  # of the protocol, or scores do not compare
+SAME = ("name", "split_sha256", "pp_test")  # of the protocol; scores compare only where these agree
 COLUMNS = {"srcc": "SRCC", "plcc_fit": "PLCC, fitted", "rmse_fit": "RMSE, fitted"}
 
 
-def table(runs: list[Run]) -> str:
+def changes_table(runs: list[Run]) -> str:
     """Markdown: a row for each experiment, in the order given; the first is the base.
 
     Raises:
@@ -23,35 +23,42 @@ def table(runs: list[Run]) -> str:
     for run in runs:
         if run.task != "quality" or run.results is None or run.config is None:
             raise ValueError(f"{run.name}: is no evaluated quality run; give runs of stage 2")
-    protocol = lambda run: [(run.results.get("protocol") or {}).get(key) for key in SAME]
-    odd = [run.name for run in runs if protocol(run) != protocol(runs[0])]
-    if odd:
+
+    others = [run.name for run in runs if _protocol(run) != _protocol(runs[0])]
+    if others:
         raise ValueError(
-            f"{', '.join(odd[:3])}: not tested as {runs[0].name} was ({', '.join(SAME)} differ), "
-            "so the scores do not compare; give runs of one data set, split and crop protocol"
+            f"{', '.join(others[:3])}: not tested as {runs[0].name} was "
+            f"({', '.join(SAME)} differ), so the scores do not compare; "
+            "give runs of one data set, split and crop protocol"
         )
-    base = flat(runs[0].config)
-    rows: dict[str, list[Run]] = {}
+    base_config = flat(runs[0].config)
+    experiments: dict[str, list[Run]] = {}
     for run in runs:
-        rows.setdefault(_changes(base, flat(run.config)), []).append(run)
-    first = next(iter(rows.values()))
+        experiments.setdefault(_changes(base_config, flat(run.config)), []).append(run)
+    base_runs = next(iter(experiments.values()))
     heads = ["change", "runs", *(text for name in COLUMNS.values() for text in (name, "Δ"))]
-    lines = []
-    for changes, found in rows.items():
-        cells = [changes or "(base)", str(len(found))]
+    rows = []
+    for changes, repeats in experiments.items():
+        cells = [changes or "(base)", str(len(repeats))]
         for key in COLUMNS:
-            cells += [_mean(found, key), _gain(found, first, key)]
-        lines.append(cells)
-    return "\n".join(markdown(heads, lines))
+            cells += [_mean(repeats, key), _gain(repeats, base_runs, key)]
+        rows.append(cells)
+    return "\n".join(markdown_table(heads, rows))
+
+
+def _protocol(run: Run) -> list:
+    """What must be the same in all runs."""
+    return [(run.results.get("protocol") or {}).get(key) for key in SAME]
 
 
 def _changes(base: dict, config: dict) -> str:
-    """The dotted keys that differ and their values here; a branch left out is one entry."""
-    gone = object()
-    keys = sorted(base.keys() | config.keys())
-    odd = [k for k in keys if base.get(k, gone) != config.get(k, gone) and k not in REPEATED]
+    """The dotted keys that differ, with their values in `config`; a lost section is one entry."""
+    absent = object()
+    keys = sorted((base.keys() | config.keys()) - set(REPEATED))
     texts = []
-    for key in odd:
+    for key in keys:
+        if base.get(key, absent) == config.get(key, absent):
+            continue
         path = key.split(".")
         parents = [".".join(path[:n]) for n in range(1, len(path) + 1)]
         lost = [p for p in parents if not any(f"{k}.".startswith(f"{p}.") for k in config)]
@@ -61,8 +68,9 @@ def _changes(base: dict, config: dict) -> str:
 
 
 def _values(runs: list[Run], key: str) -> np.ndarray:
-    scores = [run.results["scores"]["score"].get(key) for run in runs]
-    return np.array([s for s in scores if known(s)], float)
+    """A measure of the main score in each run that has it."""
+    values = [run.results["scores"]["score"].get(key) for run in runs]
+    return np.array([value for value in values if is_number(value)], float)
 
 
 def _mean(runs: list[Run], key: str) -> str:
@@ -73,8 +81,8 @@ def _mean(runs: list[Run], key: str) -> str:
     return f"{number(values.mean())}{spread}"
 
 
-def _gain(runs: list[Run], base: list[Run], key: str) -> str:
-    ours, theirs = _values(runs, key), _values(base, key)
-    if runs is base or not len(ours) or not len(theirs):
+def _gain(runs: list[Run], base_runs: list[Run], key: str) -> str:
+    values, base_values = _values(runs, key), _values(base_runs, key)
+    if runs is base_runs or not len(values) or not len(base_values):
         return ""
-    return number(ours.mean() - theirs.mean(), sign=True)
+    return number(values.mean() - base_values.mean(), sign=True)

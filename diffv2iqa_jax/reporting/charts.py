@@ -1,50 +1,55 @@
-"""What a report draws: charts as inline SVG, images and heat maps as data URIs.
+"""Draws charts as inline SVG, and images and heat maps as data URIs.
 
-Nothing here reads a run folder, and matplotlib is imported only when something is drawn.
-Charts take the text colour of the page around them, so they follow light and dark. They hold
-no text of the run itself (names, types): that stands in the page, where it is escaped.
+Nothing here reads a run's folder; matplotlib is imported only to draw. Charts take the text
+colour of the page around them, so they follow its light and dark mode. SVG charts hold no text
+of the run itself (names, types): the page holds it, escaped.
 """
 
 import base64
 import io
 import re
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from diffv2iqa_jax.evaluation.correlation import Fit
 
-INK = "#010203"  # a colour nothing else has; becomes the page's own in the SVG
+Axes = Any  # matplotlib's, which is imported only to draw
+INK = "#010203"  # a colour that nothing else has; the SVG gets the page's colour in its place
 ACCENT = "#3b6fe0"
 COLOURS = "#3b6fe0 #e8743b #2a9d74 #c2427f #8a63d2 #d9a521 #23a6c4 #8c6d5a #d64545 #7a9b2e".split()
-POINTS_AS_PATHS = 3000  # more points than that are one embedded bitmap
-LARGE, MEDIUM = (5.6, 4.2), (4.0, 2.7)  # of a chart, in inches; smaller means larger text
-SMALL = 128  # pixels; an image up to this side is always embedded without loss
+POINTS_AS_PATHS = 3000  # a scatter of more points is one embedded bitmap, or the page gets slow
+LARGE, MEDIUM = (5.6, 4.2), (4.0, 2.7)  # sizes of a chart in inches; smaller means larger text
+SMALL = 128  # pixels; an image with no longer side is always embedded without loss
 
 
 def palette(names: list[str]) -> dict[str, str]:
-    """A colour for each name, distinct as far as there are that many."""
+    """A colour for each name: COLOURS, or shades of a rainbow for more names than these."""
     if len(names) <= len(COLOURS):
         return dict(zip(names, COLOURS, strict=False))
     from matplotlib import colormaps, colors
 
-    places = np.linspace(0.04, 0.96, len(names))
-    return {n: colors.to_hex(colormaps["turbo"](p)) for n, p in zip(names, places, strict=True)}
+    shades = np.linspace(0.04, 0.96, len(names))
+    return {n: colors.to_hex(colormaps["turbo"](s)) for n, s in zip(names, shades, strict=True)}
 
 
 def data_uri(image_HWC: np.ndarray, *, exact: bool = True) -> str:
     """A uint8 RGB image as a data URI: PNG, or JPEG where it is large and not `exact`."""
     exact = exact or max(image_HWC.shape[:2]) <= SMALL
-    out = io.BytesIO()
+    stream = io.BytesIO()
     image = Image.fromarray(image_HWC)
-    image.save(out, "PNG", optimize=True) if exact else image.save(out, "JPEG", quality=90)
+    image.save(stream, "PNG", optimize=True) if exact else image.save(stream, "JPEG", quality=90)
     kind = "png" if exact else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(out.getvalue()).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def heat_map(image_HWC: np.ndarray, map_HW: np.ndarray, span, colours: str) -> np.ndarray:
-    """The map in colour over the grey image, uint8; each cell of the map is shown as it is.
+def heat_map(
+    image_HWC: np.ndarray, map_HW: np.ndarray, span: tuple[float, float], colours: str
+) -> np.ndarray:
+    """Draws the map in colour over the grey image, its cells as rectangles: (H, W, 3) uint8.
 
     Args:
       span: (low, high), the values at the ends of the colours.
@@ -56,55 +61,63 @@ def heat_map(image_HWC: np.ndarray, map_HW: np.ndarray, span, colours: str) -> n
     rows = np.arange(height) * map_HW.shape[0] // height
     columns = np.arange(width) * map_HW.shape[1] // width
     low, high = span
-    place = (np.nan_to_num(map_HW)[rows][:, columns] - low) / max(high - low, 1e-12)
-    colour = colormaps[colours](np.clip(place, 0, 1))[..., :3] * 255
+    share = (np.nan_to_num(map_HW)[rows][:, columns] - low) / max(high - low, 1e-12)
+    colour = colormaps[colours](np.clip(share, 0, 1))[..., :3] * 255
     grey = image_HWC.astype(np.float32).mean(-1, keepdims=True)
     return (0.4 * grey + 0.6 * colour).astype(np.uint8)
 
 
 def gradient(colours: str) -> str:
-    """The colour map as a CSS gradient."""
+    """A matplotlib colour map as a CSS gradient."""
     from matplotlib import colormaps, colors
 
-    stops = [colors.to_hex(colormaps[colours](p)) for p in np.linspace(0, 1, 9)]
+    stops = [colors.to_hex(colormaps[colours](share)) for share in np.linspace(0, 1, 9)]
     return f"linear-gradient(90deg,{','.join(stops)})"
 
 
-def scatter(score, mos, colours: list[str], fit: Fit | None, *, size) -> str:
+def scatter(
+    score: ArrayLike,
+    mos: ArrayLike,
+    colours: list[str],
+    fit: Fit | None,
+    *,
+    size: tuple[float, float],
+) -> str:
     """Score against quality, one point an image, with the fitted curve; inline SVG."""
     return _svg(lambda ax: _scatter(ax, score, mos, colours, fit), size, "score against quality")
 
 
 def curve(values: dict[int, float]) -> str:
-    """One number of the log against the step; long noisy ones with their running mean."""
+    """A number of the log against the step, with its running mean if it is long; inline SVG."""
     return _svg(lambda ax: _curve(ax, values), MEDIUM, "learning curve")
 
 
 def boxes(values: list[list[float]], label: str) -> str:
-    """A box and its dots for each list of values, numbered from 1; inline SVG."""
+    """A box and dots for each list of values, numbered from 1; inline SVG."""
 
-    def draw(ax):
-        places = np.arange(1, len(values) + 1)
+    def draw(ax: Axes) -> None:
+        positions = np.arange(1, len(values) + 1)
         ink = ax.xaxis.label.get_color()
         lines = dict.fromkeys(("boxprops", "whiskerprops", "capprops"), {"color": ink})
-        ax.boxplot(values, positions=places, widths=0.5, showfliers=False,
+        ax.boxplot(values, positions=positions, widths=0.5, showfliers=False,
                    medianprops={"color": ACCENT, "lw": 2}, **lines)  # fmt: skip
-        for place, some in zip(places, values, strict=True):
-            off = 0.12 * np.random.default_rng(0).uniform(-1, 1, len(some))
-            ax.scatter(place + off, some, s=14, color=COLOURS[(place - 1) % len(COLOURS)], zorder=3)
-        ax.set_xticks(places, [str(p) for p in places])
+        for x, dots in zip(positions, values, strict=True):
+            # A little to the left or right, so that equal values show side by side.
+            aside = 0.12 * np.random.default_rng(0).uniform(-1, 1, len(dots))
+            ax.scatter(x + aside, dots, s=14, color=COLOURS[(x - 1) % len(COLOURS)], zorder=3)
+        ax.set_xticks(positions, [str(x) for x in positions])
         ax.set_ylabel(label)
 
     return _svg(draw, MEDIUM, f"{label} of every run")
 
 
 def headline(strips: list[tuple[str, list]], columns: list[str], draw: Callable, path: str) -> None:
-    """One wide PNG: strips of images at the left, one chart at the right.
+    """Writes one wide PNG: strips of images at the left, one chart at the right.
 
     Args:
       strips: rows of (name, [uint8 image or None]); may be empty.
       columns: heading of each column of images.
-      draw: draws the chart on an axes; `scatter_on` or `gains_on` with their data.
+      draw: draws the chart on an axes; from `scatter_on` or `gains_on`.
       path: the file to write.
     """
     import matplotlib
@@ -125,11 +138,23 @@ def headline(strips: list[tuple[str, list]], columns: list[str], draw: Callable,
         figure.savefig(path, format="png", metadata={"Software": None})
 
 
-def scatter_on(score, mos, kinds, colours: dict[str, str], fit: Fit | None, title: str) -> Callable:
-    """The chart of `scatter` with a legend and a title, for `headline`."""
+def scatter_on(
+    score: ArrayLike,
+    mos: ArrayLike,
+    types: list[str],
+    colours: dict[str, str],
+    fit: Fit | None,
+    title: str,
+) -> Callable[[Axes], None]:
+    """Draws the chart of `scatter` with a legend and a title, for `headline`.
 
-    def draw(ax):
-        _scatter(ax, score, mos, [colours.get(k, ACCENT) for k in kinds], fit)
+    Args:
+      types: the distortion of each image.
+      colours: a colour for each type.
+    """
+
+    def draw(ax: Axes) -> None:
+        _scatter(ax, score, mos, [colours.get(type, ACCENT) for type in types], fit)
         ax.set_title(title, fontsize=11, loc="left", parse_math=False)
         if 0 < len(colours) <= len(COLOURS):
             _legend(ax, colours)
@@ -137,23 +162,24 @@ def scatter_on(score, mos, kinds, colours: dict[str, str], fit: Fit | None, titl
     return draw
 
 
-def gains_on(rows: list[tuple[str, float, float]], title: str) -> Callable:
-    """PSNR before and after restoration per row (name, before, after), for `headline`."""
+def gains_on(rows: list[tuple[str, float, float]], title: str) -> Callable[[Axes], None]:
+    """Draws PSNR before and after restoration, rows (name, before, after), for `headline`."""
 
-    def draw(ax):
-        for place, (name, before, after) in enumerate(rows):
-            ax.plot([before, after], [place, place], color="#b6bfcc", lw=3, zorder=1)
+    def draw(ax: Axes) -> None:
+        for y, (name, before, after) in enumerate(rows):
+            ax.plot([before, after], [y, y], color="#b6bfcc", lw=3, zorder=1)
             ax.annotate(
                 name,
-                (min(before, after), place),
+                (min(before, after), y),
                 xytext=(-3, 6),
                 textcoords="offset points",
                 fontsize=9 if len(rows) <= 12 else 6,
                 parse_math=False,
             )
-        place = np.arange(len(rows))
-        ax.scatter([r[1] for r in rows], place, color="#8a94a3", s=42, label="distorted", zorder=2)
-        ax.scatter([r[2] for r in rows], place, color=ACCENT, s=42, label="restored", zorder=2)
+        _, before, after = zip(*rows, strict=True)
+        y = np.arange(len(rows))
+        ax.scatter(before, y, color="#8a94a3", s=42, label="distorted", zorder=2)
+        ax.scatter(after, y, color=ACCENT, s=42, label="restored", zorder=2)
         ax.set(yticks=[], ylim=(len(rows) - 0.5, -0.8))
         ax.set_xlabel("PSNR in dB")
         ax.set_title(title, fontsize=11, loc="left", parse_math=False)
@@ -163,6 +189,7 @@ def gains_on(rows: list[tuple[str, float, float]], title: str) -> Callable:
 
 
 def _style(ink: str) -> dict:
+    """matplotlib's settings for lines and text of this colour."""
     faint = {"axes.grid": True, "grid.alpha": 0.16, "grid.color": ink, "grid.linewidth": 0.7}
     inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     return faint | dict.fromkeys(inks, ink) | {
@@ -177,27 +204,30 @@ def _style(ink: str) -> dict:
     }  # fmt: skip
 
 
-def _svg(draw: Callable, size: tuple[float, float], title: str) -> str:
-    """What `draw` puts on an axes, as an SVG element that fills the width it is given."""
+def _svg(draw: Callable[[Axes], None], size: tuple[float, float], title: str) -> str:
+    """What `draw` puts on an axes, as an SVG element as wide as its container."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_style(INK)):
         figure = Figure(figsize=size, layout="constrained", dpi=144)
         draw(figure.subplots())
-        out = io.StringIO()
-        empty = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(out, format="svg", transparent=True, metadata=empty)
-    text = out.getvalue()
+        stream = io.StringIO()
+        no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(stream, format="svg", transparent=True, metadata=no_metadata)
+    text = stream.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     text = re.sub(r' (?:width|height)="[\d.]+pt"', "", text, count=2)
     return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
 
-def _scatter(ax, score, mos, colours, fit) -> None:
+def _scatter(
+    ax: Axes, score: ArrayLike, mos: ArrayLike, colours: list[str], fit: Fit | None
+) -> None:
     score, mos = np.asarray(score, np.float64), np.asarray(mos, np.float64)
-    seen = np.isfinite(score) & np.isfinite(mos)
-    order = np.random.default_rng(0).permutation(np.flatnonzero(seen))  # no type on top of all
+    finite = np.isfinite(score) & np.isfinite(mos)
+    # In random order, so that no type lies on top of all others.
+    order = np.random.default_rng(0).permutation(np.flatnonzero(finite))
     many = len(order) > 400
     ax.scatter(
         score[order],
@@ -209,13 +239,13 @@ def _scatter(ax, score, mos, colours, fit) -> None:
         rasterized=len(order) > POINTS_AS_PATHS,
     )
     if fit is not None and fit.kind != "none" and len(order):
-        x = np.linspace(score[seen].min(), score[seen].max(), 200)
+        x = np.linspace(score[finite].min(), score[finite].max(), 200)
         ax.plot(x, fit(x), color=ax.xaxis.label.get_color(), lw=2)
     ax.set_xlabel("predicted score")
     ax.set_ylabel("quality (MOS)")
 
 
-def _curve(ax, values: dict[int, float]) -> None:
+def _curve(ax: Axes, values: dict[int, float]) -> None:
     pairs = sorted((s, v) for s, v in values.items() if np.isfinite(v))
     step, value = np.array([p[0] for p in pairs]), np.array([p[1] for p in pairs])
     noisy = len(value) > 40
@@ -235,7 +265,8 @@ def _curve(ax, values: dict[int, float]) -> None:
     ax.margins(x=0.02)
 
 
-def _strips(figure, strips, columns) -> None:
+def _strips(figure: Any, strips: list[tuple[str, list]], columns: list[str]) -> None:
+    """Draws rows of images on a figure, with their names and the columns' headings."""
     axes = figure.subplots(len(strips), len(columns), squeeze=False)
     figure.subplots_adjust(0.065, 0.01, 0.995, 0.935, wspace=0.03, hspace=0.03)
     for row, (name, images) in zip(axes, strips, strict=True):
@@ -250,7 +281,7 @@ def _strips(figure, strips, columns) -> None:
         ax.set_title(heading, fontsize=11)
 
 
-def _legend(ax, colours) -> None:
+def _legend(ax: Axes, colours: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], ls="", marker="o", ms=5, color=c) for c in colours.values()]

@@ -1,7 +1,7 @@
-"""The report's HTML and CSS: the parts a page is made of.
+"""The report's HTML and CSS: the elements that make up a page.
 
-Arguments called `title`, `note`, `cells` and the like are HTML already; whoever has a text of
-a run escapes it first. Nothing on the page is fetched from anywhere.
+Arguments such as `title`, `note` and `cells` are HTML already: callers escape every text of a
+run. A page fetches nothing from anywhere.
 """
 
 from html import escape
@@ -20,8 +20,8 @@ def document(title: str, stages: list[tuple[str, str]]) -> str:
     links = "".join(f'<a href="#s{i}">{escape(name)}</a>' for i, (name, _) in enumerate(stages))
     nav = f"<nav>{links}</nav>" if len(stages) > 1 else ""
     body = "".join(
-        f'<section class="stage" id="s{i}"><h2>{escape(name)}</h2>{part}</section>'
-        for i, (name, part) in enumerate(stages)
+        f'<section class="stage" id="s{i}"><h2>{escape(name)}</h2>{content}</section>'
+        for i, (name, content) in enumerate(stages)
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -33,29 +33,31 @@ def document(title: str, stages: list[tuple[str, str]]) -> str:
 
 
 def block(title: str, body: str, note: str = "") -> str:
+    """A card: a heading, a note under it, and the body."""
     note = f'<p class="note">{note}</p>' if note else ""
     return f'<section class="block"><h3>{title}</h3>{note}{body}</section>\n'
 
 
 def missing(what: str) -> str:
+    """A line that says what the page lacks."""
     return f'<p class="missing">{what}</p>'
 
 
-def known(value: Any) -> bool:
-    """Whether it is a finite number."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and bool(np.isfinite(value))
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number."""
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and bool(np.isfinite(value))
 
 
 def number(value: Any, digits: int = 3, sign: bool = False) -> str:
-    """A number for a reader; a dash where there is none."""
-    if not known(value):
+    """A number as text; a dash for anything that is no finite number."""
+    if not is_number(value):
         return "–"
     return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "−")
 
 
 def difference(value: Any, digits: int = 2) -> str:
-    """A signed number, green and up or red and down."""
+    """A signed number: green with an arrow up, or red with an arrow down."""
     text = number(value, digits, sign=True)
     if not any(c in "123456789" for c in text):
         return text
@@ -64,8 +66,8 @@ def difference(value: Any, digits: int = 2) -> str:
 
 
 def bar(value: Any) -> str:
-    """A value of [-1, 1] with its bar; a negative one stands out."""
-    if not known(value):
+    """A value of [-1, 1] with a bar of that length; a negative one has another colour."""
+    if not is_number(value):
         return "–"
     kind = ' class="bad"' if value < 0 else ""
     width = 100 * min(abs(value), 1)
@@ -75,7 +77,11 @@ def bar(value: Any) -> str:
 
 
 def table(head: list[str], rows: list[list[str]], groups: list[tuple[str, int]] = ()) -> str:
-    """A table; the first cell of a row is its name. `groups` spans (heading, columns)."""
+    """A table; the first cell of a row is its name.
+
+    Args:
+      groups: (heading, how many columns it spans), for a line above the head.
+    """
     top = "".join(f'<th colspan="{n}" scope="colgroup">{h}</th>' for h, n in groups)
     top = f'<tr class="groups">{top}</tr>' if groups else ""
     head = "".join(f'<th scope="col">{h}</th>' for h in head)
@@ -89,10 +95,11 @@ def table(head: list[str], rows: list[list[str]], groups: list[tuple[str, int]] 
     )
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> list[str]:
-    """The lines of a Markdown table; numbers stand to the right of all but the first column."""
-    line = lambda cells: "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    return [line(cells) for cells in (head, ["---", *["--:"] * (len(head) - 1)], *rows)]
+def markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """The lines of a Markdown table; all columns but the first are aligned to the right."""
+    lines = (head, ["---", *["--:"] * (len(head) - 1)], *rows)
+    escaped = ([cell.replace("|", "\\|") for cell in cells] for cells in lines)
+    return ["| " + " | ".join(cells) + " |" for cells in escaped]
 
 
 def tiles(items: list[tuple[str, str, str]]) -> str:
@@ -102,7 +109,7 @@ def tiles(items: list[tuple[str, str, str]]) -> str:
 
 
 def chips(items: list[tuple[str, str]]) -> str:
-    """Small labels in a row: (HTML, colour of its dot or "")."""
+    """Small labels in a row, each (HTML, colour of its dot or "")."""
     dot = '<i style="background:{}"></i>'
     cells = "".join(f"<li>{dot.format(colour) if colour else ''}{h}</li>" for h, colour in items)
     return f'<ul class="chips">{cells}</ul>' if items else ""
@@ -112,8 +119,9 @@ def pictures(columns: list[str], rows: list[tuple[str, list[tuple[str, str, bool
     """Images in aligned columns.
 
     Args:
-      columns: their headings.
-      rows: (label, one (data URI, alternative text, pixelated) per column; "" for a gap).
+      columns: headings.
+      rows: (label, images), with an image (data URI, alternative text, pixelated) for each
+        column; an empty URI leaves a gap.
     """
     head = "".join(f"<span>{c}</span>" for c in columns)
     lines = [f'<div class="row head"><span></span>{head}</div>']
@@ -130,6 +138,7 @@ def pictures(columns: list[str], rows: list[tuple[str, list[tuple[str, str, bool
 
 
 def fold(title: str, body: str) -> str:
+    """A body that shows when its title is clicked."""
     return f"<details><summary>{title}</summary>{body}</details>"
 
 

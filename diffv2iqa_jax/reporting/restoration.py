@@ -1,17 +1,18 @@
-"""What restoration runs gain, by type and level of distortion, as tables."""
+"""Tables of what restoration runs gain, by type and level of distortion."""
 
 import numpy as np
 
-from diffv2iqa_jax.reporting.html import markdown
+from diffv2iqa_jax.reporting.html import markdown_table
 from diffv2iqa_jax.reporting.run import Run
 
-UNITS = {"psnr": 2, "ssim": 3}  # digits
+DIGITS = {"psnr": 2, "ssim": 3}
+Columns = dict[str, np.ndarray]  # (N,) each, a row an image
 
 
-def table(runs: list[Run]) -> str:
-    """Markdown. PSNR (dB) of one run by type and level; PSNR and SSIM of all runs by type.
+def gains_tables(runs: list[Run]) -> str:
+    """Markdown: PSNR (dB) of the first run by type and level; PSNR and SSIM of all by type.
 
-    Only images are compared that every run has restored, found by their names.
+    Compares only the images that every run has restored; an image's name identifies it.
 
     Raises:
       ValueError: a run is of another task or has no predictions, or no image is in all of them.
@@ -22,48 +23,55 @@ def table(runs: list[Run]) -> str:
     common = sorted(set.intersection(*(set(run.predictions["name"].tolist()) for run in runs)))
     if not common:
         raise ValueError("the runs have restored no image in common; evaluate them on the same")
-    tables = [_rows(run, common) for run in runs]
-    head = f"{len(common)} images; y_0 against x_dis, means"
-    return "\n".join([head, "", *_by_level(tables[0]), "", *_by_type(runs, tables)])
+    predictions = [_of_images(run, common) for run in runs]
+    intro = f"{len(common)} images; y_0 against x_dis, means"
+    by_level, by_type = _by_level(predictions[0]), _by_type(runs, predictions)
+    return "\n".join([intro, "", *by_level, "", *by_type])
 
 
-def _rows(run: Run, names: list[str]) -> dict[str, np.ndarray]:
-    place = {name: i for i, name in enumerate(run.predictions["name"].tolist())}
-    order = [place[name] for name in names]
-    return {key: column[order] for key, column in run.predictions.items()}
+def _of_images(run: Run, names: list[str]) -> Columns:
+    """A run's predictions for the images of these names, in this order."""
+    row_of = {name: row for row, name in enumerate(run.predictions["name"].tolist())}
+    rows = [row_of[name] for name in names]
+    return {key: column[rows] for key, column in run.predictions.items()}
 
 
-def _by_level(rows: dict[str, np.ndarray]) -> list[str]:
+def _by_level(columns: Columns) -> list[str]:
     """PSNR of the image and of its restoration: types down, levels across."""
-    levels = sorted({*rows["level"].tolist()} - {"0"}, key=float)
-    lines = [["PSNR, dB", *(f"level {level}" for level in levels), "all"]]
-    for kind in _types(rows):
-        of_type = rows["type"] == kind
-        chosen = [of_type & (rows["level"] == level) for level in levels]
-        lines.append([kind, *(_change(rows, "psnr", some) for some in (*chosen, of_type))])
-    return markdown(lines[0], lines[1:])
+    levels = sorted({*columns["level"].tolist()} - {"0"}, key=float)
+    head = ["PSNR, dB", *(f"level {level}" for level in levels), "all"]
+    rows = []
+    for type in _types(columns):
+        of_type = columns["type"] == type
+        masks = [*(of_type & (columns["level"] == level) for level in levels), of_type]
+        rows.append([type, *(_psnr_change(columns, mask) for mask in masks)])
+    return markdown_table(head, rows)
 
 
-def _by_type(runs: list[Run], tables: list[dict[str, np.ndarray]]) -> list[str]:
+def _by_type(runs: list[Run], predictions: list[Columns]) -> list[str]:
     """PSNR and SSIM, means over levels: types down; the image, then each run, across."""
     names = ["x_dis", *(run.name for run in runs)]
-    lines = [["", *(f"{unit.upper()} {name}" for unit in UNITS for name in names)]]
-    for kind in (*_types(tables[0]), "all"):
-        cells = [kind]
-        for unit, digits in UNITS.items():
-            columns = [tables[0][f"{unit}_image"], *(t[f"{unit}_restored"] for t in tables)]
-            some = slice(None) if kind == "all" else tables[0]["type"] == kind
-            cells += [f"{column[some].mean():.{digits}f}" for column in columns]
-        lines.append(cells)
-    return markdown(lines[0], lines[1:])
+    head = ["", *(f"{measure.upper()} {name}" for measure in DIGITS for name in names)]
+    first = predictions[0]
+    rows = []
+    for type in (*_types(first), "all"):
+        mask = slice(None) if type == "all" else first["type"] == type
+        cells = [type]
+        for measure, digits in DIGITS.items():
+            restored = [columns[f"{measure}_restored"] for columns in predictions]
+            columns = [first[f"{measure}_image"], *restored]
+            cells += [f"{column[mask].mean():.{digits}f}" for column in columns]
+        rows.append(cells)
+    return markdown_table(head, rows)
 
 
-def _types(rows: dict[str, np.ndarray]) -> list[str]:
-    return sorted(set(rows["type"].tolist()))
+def _types(columns: Columns) -> list[str]:
+    return sorted(set(columns["type"].tolist()))
 
 
-def _change(rows: dict[str, np.ndarray], unit: str, some: np.ndarray) -> str:
-    if not some.any():
+def _psnr_change(columns: Columns, mask: np.ndarray) -> str:
+    """Mean PSNR of the masked images before and after restoration; "" if there is none."""
+    if not mask.any():
         return ""
-    before, after = (rows[f"{unit}_{name}"][some].mean() for name in ("image", "restored"))
+    before, after = (columns[f"psnr_{name}"][mask].mean() for name in ("image", "restored"))
     return f"{before:.1f} → {after:.1f}"

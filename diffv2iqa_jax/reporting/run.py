@@ -1,14 +1,15 @@
-"""Reads what a run left in its folder: results, log, predictions, examples."""
+"""Reads a run's folder: results, log, predictions, examples."""
 
 import csv
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from diffv2iqa_jax.reporting.html import known
+from diffv2iqa_jax.reporting.html import is_number
 
 TASKS = {"restoration": "Restoration", "quality": "Quality"}  # in the order of a page
 
@@ -17,12 +18,13 @@ class Run(NamedTuple):
     """One stage of a run as its folder holds it; None where a file is missing.
 
     Attributes:
-      name: of the folder.
-      task: one of TASKS, or "" where nothing says it.
-      results: what the evaluation found.
-      config, env: the resolved settings; versions, devices and arguments.
+      name: the folder's name.
+      task: one of TASKS, or "" where no file says it.
+      results: the numbers of the evaluation.
+      config: the resolved configuration.
+      env: versions, devices and arguments.
       history: {key: {step: value}}, the log; {} where there is none.
-      damaged: lines of the log that could not be read.
+      damaged: how many lines of the log are unreadable.
       predictions: columns (N,), a row per image; numbers are float64, missing ones NaN.
       examples: columns (K, ...), images with their views and maps.
     """
@@ -39,13 +41,12 @@ class Run(NamedTuple):
 
 
 TEXTS = ("id", "name", "group", "type", "level")  # columns of predictions.csv that stay text
-
-
+# Further columns that the pages need.
 NEEDED = {"quality": ("mos", "score"), "restoration": ("psnr_image", "psnr_restored")}
 
 
 def read(folder: str) -> list[Run]:
-    """The runs of a folder: itself, or its stages with restoration first.
+    """Reads the runs of a folder: the folder itself, or its stages with restoration first.
 
     Raises:
       ValueError: the folder is missing, is no run, or holds a damaged file.
@@ -55,9 +56,9 @@ def read(folder: str) -> list[Run]:
         raise ValueError(f"{folder} is not a folder; give the --workdir of a run")
     marks = ("results.json", "metrics.jsonl")
     stages = [p for p in sorted(root.iterdir()) if any((p / mark).is_file() for mark in marks)]
-    # A folder of stages has a config.json too, which names them.
-    own = marks if stages else (*marks, "config.json")
-    if any((root / name).is_file() for name in own):
+    # A folder of stages has a config.json too, which names them; it does not mark a run there.
+    root_marks = marks if stages else (*marks, "config.json")
+    if any((root / mark).is_file() for mark in root_marks):
         return [read_run(root)]
     if not stages:
         raise ValueError(
@@ -69,18 +70,23 @@ def read(folder: str) -> list[Run]:
 
 
 def quality_run(folder: str) -> Run:
-    """The quality stage of a folder, named as the user named the folder.
+    """Reads the quality stage of a folder; its name is the folder as the user wrote it.
 
     Raises:
-      ValueError: as `read`; or there is no such stage in it.
+      ValueError: as `read`; or the folder holds no quality stage.
     """
-    found = [run for run in read(folder) if run.task == "quality"]
-    if not found:
+    runs = [run for run in read(folder) if run.task == "quality"]
+    if not runs:
         raise ValueError(f"{folder}: holds no quality run; give runs of stage 2")
-    return found[-1]._replace(name=folder)
+    return runs[-1]._replace(name=folder)
 
 
 def read_run(folder: Path, *, examples: bool = True) -> Run:
+    """Reads one run's folder, without its examples if not `examples`.
+
+    Raises:
+      ValueError: a file is damaged.
+    """
     results = read_json(folder / "results.json")
     if results is not None:
         _check(results, folder / "results.json")
@@ -105,6 +111,11 @@ def _damaged(path: Path, why: object) -> ValueError:
 
 
 def read_json(path: Path) -> dict | None:
+    """Reads a JSON object; None if there is no such file.
+
+    Raises:
+      ValueError: the file is damaged.
+    """
     if not path.is_file():
         return None
     try:
@@ -117,12 +128,12 @@ def read_json(path: Path) -> dict | None:
 
 
 def _check(results: dict, path: Path) -> None:
-    """Refuses results whose shape the page cannot follow."""
+    """Raises ValueError for results that are not nested as the page needs them."""
     if results.get("task") not in TASKS:
         raise _damaged(path, f"task is {results.get('task')!r}, not one of {list(TASKS)}")
-    tables = [results.get(key) or {} for key in ("scores", "per_type", "protocol", "baselines")]
-    scores, per_type = tables[:2]
-    if not all(isinstance(table, dict) for table in tables):
+    sections = [results.get(key) or {} for key in ("scores", "per_type", "protocol", "baselines")]
+    scores, per_type = sections[:2]
+    if not all(isinstance(section, dict) for section in sections):
         raise _damaged(path, "scores, per_type, protocol and baselines must be objects")
     rows = [*scores.values(), *per_type.values()]
     if results["task"] == "quality":
@@ -135,7 +146,10 @@ def _check(results: dict, path: Path) -> None:
 
 
 def _history(path: Path) -> tuple[dict[str, dict[int, float]], int]:
-    """The log by key and step; a step written twice (a resumed run) keeps the later value."""
+    """The log by key and step, and how many of its lines are unreadable.
+
+    A step that stands twice in the log (of a resumed run) keeps its later value.
+    """
     history, damaged = {}, 0
     if not path.is_file():
         return history, damaged
@@ -147,35 +161,37 @@ def _history(path: Path) -> tuple[dict[str, dict[int, float]], int]:
             damaged += bool(line.strip())  # a killed run leaves half a line
             continue
         for key, value in row.items():
-            if known(value):
+            if is_number(value):
                 history.setdefault(key, {})[step] = float(value)
     return history, damaged
 
 
 def _predictions(path: Path, task: str) -> dict[str, np.ndarray] | None:
+    """Reads the columns of predictions.csv; None if there is no such file."""
     if not path.is_file():
         return None
     try:
         with path.open(encoding="utf-8", newline="") as file:
             head, *rows = csv.reader(file, strict=True)
-        columns = dict(
-            zip(head, zip(*rows, strict=True) if rows else [()] * len(head), strict=True)
-        )
-        table = {
-            key: np.array(values, str)
-            if key in TEXTS
-            else np.array([float(v) if v else np.nan for v in values])
-            for key, values in columns.items()
-        }
+        texts = zip(*rows, strict=True) if rows else [()] * len(head)
+        columns = {key: _column(key, cells) for key, cells in zip(head, texts, strict=True)}
     except (ValueError, csv.Error) as error:
         raise _damaged(path, error) from error
-    lacking = sorted({*TEXTS, *NEEDED.get(task, ())} - set(table))
+    lacking = sorted({*TEXTS, *NEEDED.get(task, ())} - set(columns))
     if lacking:
         raise _damaged(path, f"no column {', '.join(lacking)}")
-    return table
+    return columns
+
+
+def _column(key: str, cells: Sequence[str]) -> np.ndarray:
+    """One of TEXTS as text, any other as numbers, NaN where a cell is empty."""
+    if key in TEXTS:
+        return np.array(cells, str)
+    return np.array([float(cell) if cell else np.nan for cell in cells])
 
 
 def _examples(path: Path) -> dict[str, np.ndarray] | None:
+    """Reads the arrays of examples.npz; None if there is no such file."""
     if not path.is_file():
         return None
     try:
@@ -185,8 +201,8 @@ def _examples(path: Path) -> dict[str, np.ndarray] | None:
         raise _damaged(path, error) from error
     dimensions = {"id": 1, "why": 1, "image": 4, "views": 5, "reference": 4}
     for key, value in examples.items():
-        want = dimensions.get(key, 3 if key.startswith("map_") else value.ndim)
-        if value.ndim != want or len(value) != len(examples.get("id", ())):
+        ndim = dimensions.get(key, 3 if key.startswith("map_") else value.ndim)
+        if value.ndim != ndim or len(value) != len(examples.get("id", ())):
             raise _damaged(path, f"{key} has the shape {value.shape}")
         if key in ("image", "views", "reference") and value.dtype != np.uint8:
             raise _damaged(path, f"{key} is {value.dtype}, not uint8")

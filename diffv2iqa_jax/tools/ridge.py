@@ -3,10 +3,10 @@
   python -m diffv2iqa_jax.tools.ridge runs/ridge --config small --name biq2021 \\
       --vit deit_tiny.safetensors --resnet resnet50_layer2.safetensors
 
-Each crop's features are mean and standard deviation over positions of every ViT block's tokens
-and every ResNet stage's map; an image's are the means over its crops. The penalty is chosen by
-five-fold cross-validation on the training part. What a learned head adds has to be seen beside it:
-the folder is one that `report` puts into its tables.
+A crop's features are the mean and standard deviation, over positions, of every ViT block's tokens
+and every ResNet stage's map; an image's features are the means over its crops. Five-fold
+cross-validation on the training part chooses the penalty. `report` puts the folder into its
+tables, where it shows what a learned head adds.
 """
 
 import argparse
@@ -32,10 +32,10 @@ FOLDS = 5
 
 
 def pooled(path: str) -> Callable[[jax.Array], jax.Array]:
-    """Images uint8 (B, H, W, 3) -> features (B, D) of a file that `convert` wrote.
+    """Images uint8 (B, H, W, 3) -> features (B, D), by a net in a file that `convert` wrote.
 
     Raises:
-      ValueError: the file is none, or of another net than a ViT or a ResNet.
+      ValueError: the file is no such file, or holds another net than a ViT or a ResNet.
     """
     weights, card = pretrained.load(path)
     if card["kind"] not in ("vit_timm", "vit_augreg", "resnet50"):
@@ -43,10 +43,10 @@ def pooled(path: str) -> Callable[[jax.Array], jax.Array]:
     net = published.module(card)
 
     def features(image_BHWC: jax.Array) -> jax.Array:
-        x = pixels.standardise(pixels.to_float(image_BHWC), **card["normalise"])
+        x_BHWC = pixels.standardise(pixels.to_float(image_BHWC), **card["normalise"])
         variables = {"params": weights.params, "batch_stats": weights.stats}
-        out = net.apply({k: v for k, v in variables.items() if v}, x)
-        maps = [m.reshape(len(x), -1, m.shape[-1]) for m in out[0]]
+        maps, *_ = net.apply({k: v for k, v in variables.items() if v}, x_BHWC)
+        maps = [m.reshape(len(x_BHWC), -1, m.shape[-1]) for m in maps]
         return jnp.concatenate([f(m, axis=1) for m in maps for f in (jnp.mean, jnp.std)], axis=-1)
 
     return jax.jit(features)
@@ -54,43 +54,51 @@ def pooled(path: str) -> Callable[[jax.Array], jax.Array]:
 
 def of_images(batches: Iterable[dict], nets: list[Callable]) -> dict[str, np.ndarray]:
     """id, mos and features (N, D) of every image, in the order of the ids."""
-    found: dict[int, list[np.ndarray]] = {}
+    crops: dict[int, list[np.ndarray]] = {}
     mos = {}
     for batch in batches:
-        made = np.concatenate([np.asarray(net(batch["image"])) for net in nets], axis=1)
-        for i in np.flatnonzero(batch["mask"] > 0):
-            found.setdefault(int(batch["id"][i]), []).append(made[i])
-            mos[int(batch["id"][i])] = float(batch["mos"][i])
-    ids = sorted(found)
-    features = np.stack([np.mean(found[i], axis=0, dtype=np.float64) for i in ids])
-    return {"id": np.array(ids), "mos": np.array([mos[i] for i in ids]), "features": features}
+        features_BD = np.concatenate([np.asarray(net(batch["image"])) for net in nets], axis=1)
+        for row in np.flatnonzero(batch["mask"] > 0):
+            id = int(batch["id"][row])
+            crops.setdefault(id, []).append(features_BD[row])
+            mos[id] = float(batch["mos"][row])
+    ids = sorted(crops)
+    features_ND = np.stack([np.mean(crops[id], axis=0, dtype=np.float64) for id in ids])
+    return {"id": np.array(ids), "mos": np.array([mos[id] for id in ids]), "features": features_ND}
 
 
 def fit(x_ND: np.ndarray, y_N: np.ndarray, penalty: float) -> Callable[[np.ndarray], np.ndarray]:
-    """Ridge regression on standardised columns; the intercept is not penalised."""
-    mean, scale, level = x_ND.mean(0), x_ND.std(0) + 1e-8, y_N.mean()
-    z = (x_ND - mean) / scale
-    dual = np.linalg.solve(z @ z.T + penalty * np.eye(len(z)), y_N - level)
-    slope = z.T @ dual
-    return lambda x: (x - mean) / scale @ slope + level
+    """Ridge regression on standardised columns, without a penalty on the intercept."""
+    mean_D, std_D, intercept = x_ND.mean(0), x_ND.std(0) + 1e-8, y_N.mean()
+    z_ND = (x_ND - mean_D) / std_D
+    # The dual form: N equations, where features are many more than images.
+    dual_N = np.linalg.solve(z_ND @ z_ND.T + penalty * np.eye(len(z_ND)), y_N - intercept)
+    slope_D = z_ND.T @ dual_N
+    return lambda x_ND: (x_ND - mean_D) / std_D @ slope_D + intercept
 
 
 def choose(x_ND: np.ndarray, y_N: np.ndarray) -> float:
-    """The penalty of least squared error over FOLDS, every fifth image being one."""
+    """The penalty of least squared error in cross-validation; fold k is every fifth image."""
     fold = np.arange(len(y_N)) % FOLDS
 
     def error(penalty: float) -> float:
-        wrong = []
+        errors = []
         for k in range(FOLDS):
             model = fit(x_ND[fold != k], y_N[fold != k], penalty)
-            wrong.append(model(x_ND[fold == k]) - y_N[fold == k])
-        return float(np.mean(np.concatenate(wrong) ** 2))
+            errors.append(model(x_ND[fold == k]) - y_N[fold == k])
+        return float(np.mean(np.concatenate(errors) ** 2))
 
     return min(PENALTIES, key=error)
 
 
 def run(config: dict, workdir: str, files: list[str]) -> dict:
-    """Fits on the training part, tests on the test part, writes the run; its results."""
+    """Fits on the training part, tests on the test part, writes the run; returns its results.
+
+    Args:
+      config: a run's configuration; only `data` and `evaluate` matter.
+      workdir: the run's folder.
+      files: weights of the backbones, see `pooled`.
+    """
     checks.check_data(config["data"])
     checks.check_prepared(config)
     nets = [pooled(path) for path in files]
@@ -127,11 +135,11 @@ def main(argv: list[str] | None = None) -> int:
         files = [path for path in (o.vit, o.resnet) if path]
         if not files:
             raise ValueError("no features: give --vit, --resnet or both")
-        found = run(config, o.workdir, files)["scores"]["score"]
+        agreement = run(config, o.workdir, files)["scores"]["score"]
     except (ValueError, OSError, AttributeError) as error:
         print(f"ridge: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    print(f"{o.workdir}: SRCC {found['srcc']:.4f}, PLCC {found['plcc']:.4f}")
+    print(f"{o.workdir}: SRCC {agreement['srcc']:.4f}, PLCC {agreement['plcc']:.4f}")
     return 0
 
 

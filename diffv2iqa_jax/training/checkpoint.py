@@ -1,13 +1,15 @@
 """Checkpoints of a run: asynchronous, atomic, self-describing, and checked when read.
 
-Every step folder holds three items: `weights` (averaged parameters and statistics: all that
-scoring needs), `train` (what else resuming needs) and `meta` (the resolved configuration and a
-digest of every leaf). Orbax restores flipped bytes without a word; the digests notice.
+Every step's folder holds three items: `weights` (averaged parameters and statistics, all that
+scoring needs), `train` (what resuming needs beside them) and `meta` (the resolved configuration
+and a checksum of every leaf). Orbax restores flipped bytes without a word; the checksums notice.
 """
 
 import json
 import logging
 import shutil
+from types import ModuleType
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,15 +21,18 @@ from diffv2iqa_jax.training.state import TrainState, partition
 from diffv2iqa_jax.types import Weights
 
 LOG = logging.getLogger(__name__)
+Array = jax.Array | np.ndarray
+Tree = Any  # of arrays, or of their shapes and dtypes
+
 # Odd multipliers and shifts of MurmurHash3's finaliser.
 _MIX = ((0x85EBCA6B, 13), (0xC2B2AE35, 16))
 
 
-def _checksum(x, xp=jnp):
+def _checksum(x: Array, xp: ModuleType = jnp) -> Array:
     """Two 32-bit sums over the mixed bits of every element and its index.
 
-    Integer sums do not depend on the order, so they are the same on any number of devices,
-    and nothing leaves the devices but the sums. One changed element always changes both.
+    Integer sums do not depend on the order, so they are the same on any number of devices, and
+    only the sums leave the devices. A single changed element always changes both.
 
     Args:
       xp: jax.numpy, or numpy for an array on the host.
@@ -37,42 +42,49 @@ def _checksum(x, xp=jnp):
     bits = jax.lax.bitcast_convert_type(x, unsigned) if xp is jnp else x.view(unsigned)
     bits, index, stride = bits.astype(xp.uint32), xp.zeros(x.shape, xp.uint32), 1
     for axis in reversed(range(x.ndim)):
-        beside = [x.shape[axis] if i == axis else 1 for i in range(x.ndim)]
-        place = xp.arange(x.shape[axis], dtype=xp.uint32).reshape(beside)
-        index = index + place * xp.uint32(stride % 2**32)
+        along_axis = [x.shape[axis] if i == axis else 1 for i in range(x.ndim)]
+        position = xp.arange(x.shape[axis], dtype=xp.uint32).reshape(along_axis)
+        index = index + position * xp.uint32(stride % 2**32)
         stride *= x.shape[axis]
     sums = []
-    for start in (0x9E3779B1, 0x27D4EB2F):
-        h = bits ^ (index * xp.uint32(start))
+    for multiplier in (0x9E3779B1, 0x27D4EB2F):
+        mixed = bits ^ (index * xp.uint32(multiplier))
         for factor, shift in _MIX:
-            h = (h * xp.uint32(factor)) ^ (h * xp.uint32(factor) >> shift)
-        sums.append(xp.sum(h, dtype=xp.uint32))
+            mixed = (mixed * xp.uint32(factor)) ^ (mixed * xp.uint32(factor) >> shift)
+        sums.append(xp.sum(mixed, dtype=xp.uint32))
     return xp.stack(sums)
 
 
-_on_devices = jax.jit(_checksum)  # leaf by leaf: a model has many leaves of few shapes
+_checksum_on_device = jax.jit(_checksum)  # leaf by leaf: a model has many leaves of few shapes
 
 
-def _sums(x):
-    """The checksum of a leaf, computed where it is; a CPU would compile it for every shape."""
+def _checksum_where_it_is(x: Array) -> Array:
+    """Sums a GPU's or TPU's array there; a CPU's with NumPy, which compiles nothing per shape."""
     devices = getattr(x, "sharding", None) and x.sharding.device_set
     if devices and not (x.is_fully_addressable and all(d.platform == "cpu" for d in devices)):
-        return _on_devices(x)
+        return _checksum_on_device(x)
     with np.errstate(over="ignore"):  # the sums wrap around, as they do on a device
         return _checksum(np.ascontiguousarray(x).reshape(x.shape), np)
 
 
-def digest(tree) -> dict[str, str]:
-    """Path of each leaf -> its dtype, shape and 64-bit checksum, as text."""
-    sums = jax.device_get(jax.tree.map(_sums, tree))
-    named = lambda t: {jax.tree_util.keystr(k): v for k, v in jax.tree.leaves_with_path(t)}
-    leaves = named(tree)
-    form = lambda x: f"{x.dtype}{list(x.shape)}"
-    return {k: f"{form(leaves[k])} {int(v[0]):08x}{int(v[1]):08x}" for k, v in named(sums).items()}
+def checksums(tree: Tree) -> dict[str, str]:
+    """Path of each leaf -> "DTYPE[SHAPE] CHECKSUM", the checksum as 16 hexadecimal digits."""
+    forms = _forms(tree)
+    sums = _by_path(jax.device_get(jax.tree.map(_checksum_where_it_is, tree)))
+    return {path: f"{forms[path]} {int(a):08x}{int(b):08x}" for path, (a, b) in sums.items()}
+
+
+def _forms(tree: Tree) -> dict[str, str]:
+    """Path of each leaf -> "DTYPE[SHAPE]"."""
+    return {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in _by_path(tree).items()}
+
+
+def _by_path(tree: Tree) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 class Damaged(ValueError):
-    """A checkpoint that cannot be read back as it was written."""
+    """A checkpoint that does not read back as it was written."""
 
 
 class Checkpoints:
@@ -93,6 +105,7 @@ class Checkpoints:
 
     @property
     def manager(self) -> ocp.CheckpointManager:
+        """Orbax's manager; opened late, since it creates the folder."""
         if self._manager is None:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=self._keep, create=True, cleanup_tmp_directories=True
@@ -101,28 +114,33 @@ class Checkpoints:
         return self._manager
 
     def steps(self) -> list[int]:
-        """Steps that were saved, newest first; reads only names, creates nothing."""
+        """The saved steps, newest first; reads only names and creates nothing."""
         if not self._folder.exists():
             return []
         return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())[::-1]
 
     def save(self, state: TrainState, config: dict) -> None:
-        """Starts saving, unless this step is saved; training may go on at once."""
+        """Starts saving, unless this step is saved already; training may go on at once."""
         if int(state.step) in self.manager.all_steps():
             return
         weights, train = state.weights(), self._train(state)
-        meta = {"config": config, "step": int(state.step), "weights": digest(weights)}
+        meta = {
+            "config": config,
+            "step": int(state.step),
+            "weights": checksums(weights),
+            "train": checksums(train),
+        }
         args = ocp.args.Composite(
             weights=ocp.args.StandardSave(weights),
             train=ocp.args.StandardSave(train),
-            meta=ocp.args.JsonSave({**meta, "train": digest(train)}),
+            meta=ocp.args.JsonSave(meta),
         )
         self.manager.save(int(state.step), args=args, force=True)
 
     def restore(self, like: TrainState, frozen: str) -> TrainState | None:
-        """The newest intact state, shaped and placed as `like`; None if there is none.
+        """Reads the newest intact state, shaped and placed as `like`; None if there is none.
 
-        A damaged checkpoint is moved to the folder `damaged`, and the one before is tried.
+        Moves a damaged checkpoint to the folder `damaged` and tries the one before it.
         """
         for step in self.steps():
             try:
@@ -136,20 +154,24 @@ class Checkpoints:
         return None
 
     def weights(self, like: Weights, step: int | None = None) -> tuple[Weights, int]:
-        """The newest intact weights (or those of `step`), and their step.
+        """Reads the newest intact weights (or those of `step`); returns them and their step.
 
         Raises:
           FileNotFoundError: there is no intact checkpoint.
         """
-        for found in self.steps() if step is None else [step]:
+        for candidate in self.steps() if step is None else [step]:
             try:
-                return self._read(found, "weights", like), found
+                return self._read(candidate, "weights", like), candidate
             except Damaged as error:
-                LOG.error("checkpoint %d of %s is damaged: %s", found, self._home, error)
+                LOG.error("checkpoint %d of %s is damaged: %s", candidate, self._home, error)
         raise FileNotFoundError(f"{self._home}: holds no intact checkpoint; train it first")
 
     def config(self) -> dict:
-        """The resolved configuration that the newest readable checkpoint was trained with."""
+        """The resolved configuration of the newest readable checkpoint.
+
+        Raises:
+          FileNotFoundError: there is no readable checkpoint.
+        """
         for step in self.steps():
             try:
                 return self._meta(step)["config"]
@@ -165,6 +187,7 @@ class Checkpoints:
 
     @staticmethod
     def _train(state: TrainState) -> dict:
+        """The item `train`: what `state.weights()` does not hold."""
         return {
             "step": state.step,
             "trainable": state.trainable,
@@ -177,13 +200,11 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise Damaged(f"meta: {error}") from error
 
-    def _read(self, step: int, item: str, like):
-        """One item of a step, every leaf compared with the digest it was saved with."""
-        want = self._meta(step)[item]
-        form = lambda text: text.rsplit(" ", 1)[0]
-        shapes = {k: form(v) for k, v in _forms(like).items()}
-        if shapes != {k: form(v) for k, v in want.items()}:
-            self._misfit(step, shapes, {k: form(v) for k, v in want.items()})
+    def _read(self, step: int, item: str, like: Tree) -> Tree:
+        """Reads one item of a step and compares every leaf with its saved checksum."""
+        saved = self._meta(step)[item]
+        saved_forms = {path: text.rsplit(" ", 1)[0] for path, text in saved.items()}
+        self._check_forms(step, _forms(like), saved_forms)
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         handler, why = ocp.StandardCheckpointer(), None
         try:
@@ -194,17 +215,20 @@ class Checkpoints:
             handler.close()
         if why is not None:  # without the cause: its traceback holds Orbax's unfinished reads
             raise Damaged(why)
-        bad = [k for k, v in digest(tree).items() if want[k] != v]
+        bad = [path for path, text in checksums(tree).items() if saved[path] != text]
         if bad:
-            raise Damaged(f"{len(bad)} of {len(want)} arrays differ from their digest: {bad[:3]}")
+            raise Damaged(f"{len(bad)} of {len(saved)} arrays differ from their digest: {bad[:3]}")
         return tree
 
-    def _misfit(self, step: int, have: dict, want: dict):
-        names = sorted(k for k in have.keys() | want.keys() if have.get(k) != want.get(k))
-        first = "; ".join(f"{k}: saved {want.get(k)}, now {have.get(k)}" for k in names[:3])
+    def _check_forms(self, step: int, now: dict[str, str], saved: dict[str, str]) -> None:
+        """Raises ValueError where the saved arrays are not those of this configuration."""
+        paths = sorted(k for k in now.keys() | saved.keys() if now.get(k) != saved.get(k))
+        if not paths:
+            return
+        examples = "; ".join(f"{k}: saved {saved.get(k)}, now {now.get(k)}" for k in paths[:3])
         raise ValueError(
             f"checkpoint {step} of {self._home} does not fit this configuration: "
-            f"{len(names)} arrays differ ({first}); use another workdir"
+            f"{len(paths)} arrays differ ({examples}); use another workdir"
         )
 
     def _set_aside(self, step: int, error: Damaged) -> None:
@@ -213,9 +237,3 @@ class Checkpoints:
             aside = self._home / "damaged"
             aside.mkdir(parents=True, exist_ok=True)
             shutil.move(str(self._folder / str(step)), str(aside / str(step)))
-
-
-def _forms(tree) -> dict[str, str]:
-    """As `digest`, with an empty checksum."""
-    named = jax.tree.leaves_with_path(tree)
-    return {jax.tree_util.keystr(k): f"{v.dtype}{list(v.shape)} -" for k, v in named}

@@ -1,4 +1,4 @@
-"""What a run says of itself: metrics, TensorBoard, time left; its versions and results."""
+"""What a run reports of itself: metrics, TensorBoard, time left, versions, results."""
 
 import json
 import logging
@@ -19,12 +19,15 @@ LOG = logging.getLogger(__name__)
 class Log:
     """Writes the metrics of a run.
 
-    metrics.jsonl is cut back to the step a run resumes from, so that every step stands in it
-    once. TensorBoard files come from clu and need TensorFlow; without it they are left out.
+    Cuts metrics.jsonl back to the step that a run resumes from, so that it holds every step
+    once. clu writes the TensorBoard files and needs TensorFlow; without it there are none.
 
     Args:
-      steps: of the whole run, for the time left.
+      workdir: the run's folder.
+      start: the step to resume from.
+      steps: number of steps of the whole run, for the time left.
       batch: images per step.
+      tensorboard: also write TensorBoard files.
       quiet: write nothing (every process but the first).
     """
 
@@ -42,7 +45,7 @@ class Log:
             self._board = _board(workdir)
 
     def watch(self, batches: Iterable) -> Iterator:
-        """The same batches; how long each kept the loop waiting goes into `train/input_wait`."""
+        """Yields the same batches and measures how long the loop waits for them."""
         start = time.monotonic()
         for batch in batches:
             self._waited += time.monotonic() - start
@@ -50,21 +53,22 @@ class Log:
             start = time.monotonic()
 
     def train(self, step: int, values: dict[str, float]) -> None:
-        """Metrics of a training step, with the speed since the last ones.
+        """Writes the metrics of a training step, with the speed since the last call.
 
-        `input_wait` is the share of the time since then that the loop spent waiting for data.
+        `input_wait` is the share of that time that the loop spent waiting for data.
         """
         now = time.monotonic()
         passed = max(now - self._clock, 1e-9)
-        speed, waited = (step - self._step) / passed, min(self._waited / passed, 1.0)
+        steps_per_s = (step - self._step) / passed
+        input_wait = min(self._waited / passed, 1.0)
         self._clock, self._step, self._waited = now, step, 0.0
-        left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / speed))
+        left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / steps_per_s))
         values = {f"train/{k}": v for k, v in values.items()}
-        values |= {"train/images_per_s": speed * self._batch, "train/input_wait": waited}
+        values |= {"train/images_per_s": steps_per_s * self._batch, "train/input_wait": input_wait}
         self.write(step, values, f"  eta {left}")
 
     def write(self, step: int, values: dict[str, float | None], tail: str = "") -> None:
-        """Any metrics; what is not finite is written as null."""
+        """Writes any metrics, those that are not finite as null; `tail` ends the printed line."""
         if self._quiet:
             return
         values = {k: _finite(v) for k, v in values.items()}
@@ -76,13 +80,15 @@ class Log:
         LOG.info("step %d/%d  %s%s", step, self._steps, text, tail)
 
     def pause(self) -> None:
-        """Time spent from here to the next call of `resume` is not training time."""
+        """Stops the clock of the speed until `resume` is called."""
         self._paused = time.monotonic()
 
     def resume(self) -> None:
+        """Starts the clock again."""
         self._clock += time.monotonic() - self._paused
 
     def close(self) -> None:
+        """Writes out what TensorBoard's writer still holds."""
         if self._board is not None:
             self._board.flush()
             self._board.close()
@@ -93,7 +99,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _cut(path: str, step: int) -> None:
-    """Drops the lines past `step`, and one that a kill left unfinished."""
+    """Drops the log's lines after `step`, and a line that a killed run left unfinished."""
     if not os.path.exists(path):
         return
     kept = []
@@ -109,7 +115,8 @@ def _cut(path: str, step: int) -> None:
     os.replace(path + ".tmp", path)
 
 
-def _board(workdir: str):
+def _board(workdir: str) -> Any:
+    """A writer of TensorBoard files, or None without clu or TensorFlow."""
     try:
         from clu import metric_writers
     except ImportError as error:
@@ -119,7 +126,7 @@ def _board(workdir: str):
 
 
 def finished(workdir: str) -> dict[str, Any] | None:
-    """What stands in a run's results.json; None if it has none."""
+    """Reads a run's results.json; None if it has none."""
     path = os.path.join(workdir, "results.json")
     if not os.path.exists(path):
         return None

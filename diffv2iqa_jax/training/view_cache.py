@@ -24,7 +24,7 @@ from diffv2iqa_jax.data.stored_views import StoredViews
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.pp import spec
 from diffv2iqa_jax.tasks import restorers
-from diffv2iqa_jax.training.checkpoint import digest
+from diffv2iqa_jax.training.checkpoint import checksums
 from diffv2iqa_jax.training.stopping import Preempted
 from diffv2iqa_jax.types import Restorer, Weights
 
@@ -56,7 +56,7 @@ def make(
         restorers.make(**settings),
         weights,
         views=views,
-        meta=describe(settings, digest(weights), data.name, before_views),
+        meta=describe(settings, checksums(weights), data.name, before_views),
         batch=resolved["data"]["batch"],
         stop=stop,
     )

@@ -85,21 +85,21 @@ def test_the_chain_is_never_stored():
 
 
 def test_the_noise_of_ddpm_is_that_of_its_step_and_none_at_the_last():
-    made, y0 = schedule.make("cosine", 4), jnp.zeros(SHAPE)
-    given = [jnp.full(SHAPE, x) for x in (1e12, 10.0, 100.0, 1000.0)]
+    cosine, y0 = schedule.make("cosine", 4), jnp.zeros(SHAPE)
+    noises = [jnp.full(SHAPE, x) for x in (1e12, 10.0, 100.0, 1000.0)]
 
     def run(keep):
         return sampling.sample(
             lambda y, level: jnp.zeros_like(y),
-            made,
+            cosine,
             y0,
-            lambda t: jnp.stack(given)[t],
+            lambda t: jnp.stack(noises)[t],
             keep=keep,
             prediction="x0",
         )
 
     restored, kept = run((1, 2, 3))
-    b = schedule.buffers(made)
+    b = schedule.buffers(cosine)
     std, onward = np.sqrt(b["posterior_variance"]), b["posterior_mean_coef2"]
     y, want = 0.0, {}
     for t in (3, 2, 1):  # a net that sees a grey image: only noise is passed on
@@ -125,11 +125,11 @@ def test_estimates_are_clipped_only_if_asked():
 
 @every
 def test_the_target_of_a_noisy_image_leads_back_to_the_image(prediction):
-    made = schedule.make("cosine", 6)
+    cosine = schedule.make("cosine", 6)
     y0, eps = tiny.images(0, *SHAPE), noise(0)
-    rows = sampling.tables(made)
+    rows = sampling.tables(cosine)
     for i, t in enumerate(reversed(range(6))):
-        level_B = jnp.full(SHAPE[0], made.level[t + 1])
+        level_B = jnp.full(SHAPE[0], cosine.level[t + 1])
         y = sampling.diffuse(y0, eps, level_B)
         out = sampling.target(prediction, y0, eps, level_B)
         row = {name: column[i] for name, column in rows.items()}
@@ -139,15 +139,15 @@ def test_the_target_of_a_noisy_image_leads_back_to_the_image(prediction):
 
 
 def test_the_continuous_level_lies_between_its_neighbours():
-    made = schedule.make("cosine", 50)
+    cosine = schedule.make("cosine", 50)
     step = jnp.arange(1, 51)
 
     def between(share):
-        return np.asarray(sampling.continuous_level(made, step, jnp.full(50, share, jnp.float32)))
+        return np.asarray(sampling.continuous_level(cosine, step, jnp.full(50, share, jnp.float32)))
 
-    np.testing.assert_allclose(between(0.0), made.level[:-1], rtol=1e-6)
-    assert np.all(between(0.5) < made.level[:-1]) and np.all(between(0.5) > made.level[1:])
-    np.testing.assert_allclose(between(1.0), made.level[1:], rtol=1e-5)
+    np.testing.assert_allclose(between(0.0), cosine.level[:-1], rtol=1e-6)
+    assert np.all(between(0.5) < cosine.level[:-1]) and np.all(between(0.5) > cosine.level[1:])
+    np.testing.assert_allclose(between(1.0), cosine.level[1:], rtol=1e-5)
 
 
 def test_diffusing_keeps_the_variance():

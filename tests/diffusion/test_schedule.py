@@ -12,11 +12,11 @@ each = pytest.mark.parametrize("name", sorted(schedule.SCHEDULES))
 
 @each
 def test_betas_and_levels_are_those_of_sr3(name):
-    made = schedule.make(name, 2000, 1e-6, 1e-2)
-    np.testing.assert_allclose(made.beta_T, GOLDEN[f"{name}.cfg.betas_f64"], rtol=1e-12)
+    tabulated = schedule.make(name, 2000, 1e-6, 1e-2)
+    np.testing.assert_allclose(tabulated.beta_T, GOLDEN[f"{name}.cfg.betas_f64"], rtol=1e-12)
     # The levels are products of up to 2000 factors.
     want = GOLDEN[f"{name}.cfg.sqrt_alphas_cumprod_prev_f64"]
-    np.testing.assert_allclose(made.level, want, rtol=1e-9, atol=1e-17)
+    np.testing.assert_allclose(tabulated.level, want, rtol=1e-9, atol=1e-17)
     if f"{name}.def.betas_f64" in GOLDEN:  # cosine and jsd ignore the ends
         np.testing.assert_allclose(
             schedule.make(name, 2000).beta_T, GOLDEN[f"{name}.def.betas_f64"], rtol=1e-12
@@ -37,9 +37,9 @@ def test_tables_are_those_of_sr3(name):
 
 @each
 def test_levels_fall_from_the_clean_image(name):
-    made = schedule.make(name, 50)
-    assert made.level.shape == (51,) and made.level[0] == 1
-    assert np.all(np.diff(made.level) < 0) and made.level[-1] >= 0
+    tabulated = schedule.make(name, 50)
+    assert tabulated.level.shape == (51,) and tabulated.level[0] == 1
+    assert np.all(np.diff(tabulated.level) < 0) and tabulated.level[-1] >= 0
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "quad", "tabulate"])

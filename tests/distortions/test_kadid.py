@@ -51,7 +51,10 @@ def made(images, types, levels, seed=0) -> np.ndarray:
 
 def only(monkeypatch, *names: str) -> None:
     """Leaves these types alone real: what is tested is not the others, which compile for long."""
-    plain = lambda key, x, level: 1.0 - x
+
+    def plain(key, x, level):
+        return 1.0 - x
+
     functions = {k: f if k in names else plain for k, f in kadid.FUNCTIONS.items()}
     monkeypatch.setattr(kadid, "FUNCTIONS", functions)
 
@@ -92,7 +95,10 @@ def test_level_0_is_the_identity_and_psnr_falls_with_every_level(table, type):
 def test_psnr_falls_with_every_level_on_the_kodak_photos():
     images = [np.asarray(Image.open(p).convert("RGB"))[200:264, 300:364] for p in KODAK]
     type, level, photo = np.indices((len(TYPES), 5, len(images)))
-    flat = lambda x: x.reshape(-1)
+
+    def flat(x):
+        return x.reshape(-1)
+
     got = made(np.stack(images)[flat(photo)], flat(type), flat(level) + 1)
     psnr = [full_reference.psnr(images[i], y) for i, y in zip(flat(photo), got, strict=True)]
     mean = np.minimum(psnr, 60).reshape(type.shape).mean(axis=2)
@@ -155,7 +161,10 @@ def test_gradients_are_finite():
     x = jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (count, 16, 16, 3)), jnp.float32)
     x = x.at[:, :4, :4].set(-1.0).at[:, :4, 4:8].set(1.0).at[:, 4:8, :4].set(0.0)
     key, type = rng.stream(0, "x"), np.arange(count)
-    total = lambda x, level: jnp.sum(kadid.distort(key, x, type, level))
+
+    def total(x, level):
+        return jnp.sum(kadid.distort(key, x, type, level))
+
     slope = jax.jit(jax.grad(total))
     for level in (1, 5):
         assert jnp.isfinite(slope(x, np.full(count, level))).all()
@@ -206,7 +215,10 @@ def test_noise_is_as_strong_as_the_hosts(table, type):
 
 X = PHOTOS[0] / 255.0
 XF = jnp.asarray(X, jnp.float32)
-blurred = lambda x, sigma: codecs.joined(spatial.gaussian(codecs.planes(x), sigma, 48))
+
+
+def blurred(x, sigma):
+    return codecs.joined(spatial.gaussian(codecs.planes(x), sigma, 48))
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.0, 5.0, 12.0])
@@ -239,10 +251,10 @@ def test_resampling_sharpening_and_denoising_are_the_libraries():
     at = np.mgrid[:SIDE, :SIDE] + offset
     want = [ndimage.map_coordinates(X[..., c], at, order=1, mode="nearest") for c in range(3)]
     np.testing.assert_allclose(spatial.warped(XF, offset), np.stack(want, -1), atol=1e-4)
-    odd, small = 61, round(61 * (0.95 - 0.1**0.6))  # no middle of a pixel lies on a border
-    want = Image.fromarray(PHOTOS[0][:odd, :odd]).resize((small, small), Image.Resampling.NEAREST)
-    want = np.asarray(want.resize((odd, odd), Image.Resampling.NEAREST)) / 255
-    np.testing.assert_allclose(spatial.pixelate(None, XF[:odd, :odd], 3), want, atol=1e-6)
+    side, small = 61, round(61 * (0.95 - 0.1**0.6))  # odd: no middle of a pixel lies on a border
+    want = Image.fromarray(PHOTOS[0][:side, :side]).resize((small, small), Image.Resampling.NEAREST)
+    want = np.asarray(want.resize((side, side), Image.Resampling.NEAREST)) / 255
+    np.testing.assert_allclose(spatial.pixelate(None, XF[:side, :side], 3), want, atol=1e-6)
     want = 4 * X - 3 * ndimage.gaussian_filter(X, (1, 1, 0), mode="reflect")
     got = np.clip(spatial.sharpen(None, XF, 3), 0, 1)
     np.testing.assert_allclose(got, np.clip(want, 0, 1), atol=1e-4)
@@ -270,7 +282,10 @@ def test_colour_quantisation_uses_few_colours_well(level):
     count = 2 ** (7 - level)
     assert len(np.unique(got.reshape(-1, 3).round(5), axis=0)) <= count
     cut = Image.fromarray(PHOTOS[0]).quantize(count, method=Image.Quantize.MEDIANCUT, dither=0)
-    error = lambda y: np.mean((y - X) ** 2)
+
+    def error(y):
+        return np.mean((y - X) ** 2)
+
     assert error(got) < 1.2 * error(np.asarray(cut.convert("RGB")) / 255)
 
 

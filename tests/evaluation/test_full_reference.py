@@ -20,8 +20,8 @@ def test_psnr_and_ssim_are_those_of_sr3():
 def test_haarpsi_is_that_of_its_authors_python_code():
     np.testing.assert_allclose(full_reference.haarpsi(*PAIR), 0.8946795292695444, rtol=1e-9)
     np.testing.assert_allclose(full_reference.haarpsi(*PAIR, subsample=False), 0.7085830377829252)
-    odd = [x[:47, :39] for x in PAIR]
-    np.testing.assert_allclose(full_reference.haarpsi(*odd), 0.9106166633931618, rtol=1e-9)
+    odd_sized = [x[:47, :39] for x in PAIR]
+    np.testing.assert_allclose(full_reference.haarpsi(*odd_sized), 0.9106166633931618, rtol=1e-9)
 
 
 def test_haar_coefficients_are_convolutions_with_the_square_filters():

@@ -15,40 +15,40 @@ def scores(seed, groups=30, each=5, errors=(0.3, 0.3), shared=0.0):
     group = np.repeat(np.arange(groups), each)
     mos = rng.normal(size=len(group))
 
-    def own(e):
+    def errors_of(e):
         return (
             e * rng.normal(size=len(group)) * (1 - shared) ** 0.5
             + e * rng.normal(size=groups)[group] * shared**0.5
         )
 
-    return mos + own(errors[0]), mos + own(errors[1]), mos, group
+    return mos + errors_of(errors[0]), mos + errors_of(errors[1]), mos, group
 
 
 def test_a_real_difference_is_found_with_its_sign():
     one, other, mos, group = scores(0, errors=(0.2, 0.8))
-    found = significance.difference(one, other, mos, group, draws=300)
-    assert found["difference"] == pytest.approx(
+    result = significance.difference(one, other, mos, group, draws=300)
+    assert result["difference"] == pytest.approx(
         correlation.srcc(one, mos) - correlation.srcc(other, mos)
     )
-    assert found["p"] < 0.01 and found["p_z"] < 0.01 and found["z"] > 0
-    low, high = found["interval"]
-    assert 0 < low < found["difference"] < high
+    assert result["p"] < 0.01 and result["p_z"] < 0.01 and result["z"] > 0
+    low, high = result["interval"]
+    assert 0 < low < result["difference"] < high
     back = significance.difference(other, one, mos, group, draws=300)
-    assert back["difference"] == pytest.approx(-found["difference"]) and back["p"] == found["p"]
-    json.dumps(found, allow_nan=False)
+    assert back["difference"] == pytest.approx(-result["difference"]) and back["p"] == result["p"]
+    json.dumps(result, allow_nan=False)
 
 
 def test_the_same_score_twice_is_no_difference():
     one, _, mos, group = scores(0)
-    found = significance.difference(one, one, mos, group, draws=50)
-    assert found["difference"] == 0 and found["p"] == 1 and found["z"] is None
+    result = significance.difference(one, one, mos, group, draws=50)
+    assert result["difference"] == 0 and result["p"] == 1 and result["z"] is None
 
 
 def test_errors_shared_by_references_need_the_bootstrap_over_references():
     """With as good as one error a reference, images taken as independent promise too much."""
 
-    def width(found):
-        return found["interval"][1] - found["interval"][0]
+    def width(result):
+        return result["interval"][1] - result["interval"][0]
 
     ratios = []
     for seed in range(5):
@@ -63,10 +63,10 @@ def test_the_mean_of_several_runs_is_compared():
     one, other, mos, group = scores(0, errors=(0.3, 0.9))
     rng = np.random.default_rng(1)
     several = np.stack([one, one + 0.1 * rng.normal(size=one.shape)])
-    found = significance.difference(several, other, mos, group, draws=100)
+    result = significance.difference(several, other, mos, group, draws=100)
     mean = np.mean([correlation.srcc(s, mos) for s in several])
-    assert found["difference"] == pytest.approx(mean - correlation.srcc(other, mos))
-    assert found["z"] is None and found["p"] < 0.05
+    assert result["difference"] == pytest.approx(mean - correlation.srcc(other, mos))
+    assert result["z"] is None and result["p"] < 0.05
 
 
 def test_meng_rosenthal_and_rubins_z_by_hand():
@@ -90,9 +90,9 @@ def test_an_interval_covers_what_it_should():
 
 def test_errors_of_different_size_are_told_apart():
     one, other, mos, _ = scores(0, groups=100, errors=(0.3, 0.6))
-    found = significance.residual_test(one, other, mos)
-    assert found["f"] < 0.6 and found["p"] < 1e-6 and found["gaussian"] is True
-    assert significance.residual_test(other, one, mos)["p"] == pytest.approx(found["p"])
+    result = significance.residual_test(one, other, mos)
+    assert result["f"] < 0.6 and result["p"] < 1e-6 and result["gaussian"] is True
+    assert significance.residual_test(other, one, mos)["p"] == pytest.approx(result["p"])
     same = significance.residual_test(one, one, mos)
     assert same["f"] == 1 and same["p"] == 1
 
@@ -126,6 +126,6 @@ def test_holm_by_hand():
 )
 def test_what_is_undefined_is_none_with_a_reason(one, mos, group, why):
     one, mos = np.array(one, float), np.array(mos, float)
-    found = significance.difference(one, one + 1, mos, np.array(group))
-    assert found["reason"] == why and found["p"] is None and found["difference"] is None
+    result = significance.difference(one, one + 1, mos, np.array(group))
+    assert result["reason"] == why and result["p"] is None and result["difference"] is None
     json.dumps(significance.residual_test(one * 0, one, mos), allow_nan=False)

@@ -26,9 +26,9 @@ def attending(params):
 @pytest.fixture(scope="module")
 def net():
     """A tiny U-Net that attends at its second level."""
-    made = UNet(**tiny.restorer(net={"attn_res": (8,)})["net"])
+    small_net = UNet(**tiny.restorer(net={"attn_res": (8,)})["net"])
     image = jnp.zeros((2, 16, 16, 3))
-    return jax.jit(partial(made.apply, tiny.variables(made, image, image, LEVEL)))
+    return jax.jit(partial(small_net.apply, tiny.variables(small_net, image, image, LEVEL)))
 
 
 def test_the_level_is_encoded_by_sines_then_cosines():

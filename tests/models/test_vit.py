@@ -17,8 +17,8 @@ def test_taps_are_those_of_a_longer_vit():
     short = ViT(**SMALL, taps=(2, 1))
     needed = jax.eval_shape(short.init, jax.random.key(0), IMAGE)["params"]
     assert not {"blocks_3", "norm", "head"} & set(needed)
-    own = {"params": {name: variables["params"][name] for name in needed}}
-    again, nothing, none = short.apply(own, IMAGE)
+    needed_variables = {"params": {name: variables["params"][name] for name in needed}}
+    again, nothing, none = short.apply(needed_variables, IMAGE)
     assert nothing is none is None
     assert [tap.shape for tap in again] == [(2, 16, 16)] * 2
     jax.tree.map(np.testing.assert_array_equal, again, taps[::-1])

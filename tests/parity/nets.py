@@ -13,9 +13,9 @@ def variables(weights: Weights) -> dict:
     return {"params": weights.params, "batch_stats": weights.stats}
 
 
-def run(kind: str, tensors: dict, *inputs, features: bool = False, **given):
+def run(kind: str, tensors: dict, *inputs, features: bool = False, **hints):
     """(output, {"block_0/conv": outputs of that submodule's calls, ...}) of a converted net."""
-    weights, card, _ = published.convert(kind, tensors, **given)
+    weights, card, _ = published.convert(kind, tensors, **hints)
     return apply(published.module(card), weights, *inputs, features=features)
 
 

@@ -47,9 +47,9 @@ KNOWN = {"maniqa_full": "score", "diffv2iqa_release_9001": "sum_w2_5"}
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in CASES]
 )
 def test_bfloat16_stays_near_float32(name):
-    kind, inputs, pick, given, bound = CASES[name]
+    kind, inputs, pick, hints, bound = CASES[name]
     golden = Golden(name)
-    weights, card, _ = published.convert(kind, golden.tensors(), **given)
+    weights, card, _ = published.convert(kind, golden.tensors(), **hints)
     net = published.module(card)
 
     def run(net):

@@ -18,8 +18,8 @@ RANGES = {"cfg": (1e-6, 1e-2), "def": (1e-4, 2e-2)}
 @pytest.fixture(scope="module")
 def net():
     """(condition, state, level) -> eps, of the converted small U-Net; images are (B, C, H, W)."""
-    given = {"groups": 8, "image_size": 32}
-    weights, card, _ = published.convert("sr3", Golden("sr3_unet_small").tensors(), **given)
+    hints = {"groups": 8, "image_size": 32}
+    weights, card, _ = published.convert("sr3", Golden("sr3_unet_small").tensors(), **hints)
     apply = jax.jit(published.module(card).apply)
     return lambda *inputs: apply({"params": weights.params}, *inputs)
 
@@ -29,9 +29,9 @@ def test_schedules(name):
     golden = Golden("sr3_schedules_n2000")
     seen = 0
     for label, (start, end) in RANGES.items():
-        made = schedules.make(name, 2000, start, end)
-        exact = {"betas_f64": made.beta_T, "sqrt_alphas_cumprod_prev_f64": made.level}
-        rounded = {k: x.astype(np.float32) for k, x in schedules.buffers(made).items()}
+        tabulated = schedules.make(name, 2000, start, end)
+        exact = {"betas_f64": tabulated.beta_T, "sqrt_alphas_cumprod_prev_f64": tabulated.level}
+        rounded = {k: x.astype(np.float32) for k, x in schedules.buffers(tabulated).items()}
         for rtol, tables in ((1e-12, exact), (1e-6, rounded)):
             for table, got in tables.items():
                 seen += check_table(golden, f"{name}.{label}.{table}", got, rtol)

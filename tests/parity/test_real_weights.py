@@ -46,8 +46,8 @@ def crop(image: Image.Image, card: dict, size: int) -> np.ndarray:
 @pytest.mark.parametrize("image_size, patch", [(224, 16), (288, 16), (448, 32)])
 def test_a_vit_names_what_photos_show(image_size, patch, tmp_path):
     path = str(tmp_path / "vit.safetensors")
-    given = {"normalise": "imagenet", "image_size": image_size, "patch": patch}
-    convert.convert("vit_timm", str(VIT), path, **given)
+    hints = {"normalise": "imagenet", "image_size": image_size, "patch": patch}
+    convert.convert("vit_timm", str(VIT), path, **hints)
     weights, card = files.load(path)
     apply = jax.jit(published.module(card).apply)
 

@@ -66,5 +66,5 @@ def test_residual_block(name, use):
 def test_scale_and_shift():
     golden = Golden("sr3_featurewiseaffine_affine")
     prefix = "downs.1.res_block.noise_func."
-    told = nets.part("sr3", golden, prefix, "downs_1/noise_func", nn.Dense(16), golden["emb"])
-    close(to_nchw(unet.modulate(golden.image(), told)), golden["out"], 1e-5)
+    modulation = nets.part("sr3", golden, prefix, "downs_1/noise_func", nn.Dense(16), golden["emb"])
+    close(to_nchw(unet.modulate(golden.image(), modulation)), golden["out"], 1e-5)

@@ -26,10 +26,10 @@ def write_run(folder, *, name="setA", split=0, seed=0, noise=0.3, on=None, quali
     error = np.random.default_rng([seed, split, int(1000 * noise)]).normal(size=len(group))
     score = mos + noise * error
     kind = np.array([TYPES[i % 2] for i in range(len(group))])
-    found = correlation.summary({"mos": mos, "score": score, "type": kind}, span=100.0)
+    numbers = correlation.summary({"mos": mos, "score": score, "type": kind}, span=100.0)
     protocol = {"name": on or name, "parts": "reference", "split": split, "selection": "last step"}
     protocol |= {"split_sha256": f"{on or name}{split}", "pp_test": "grid(224)", **facts}
-    results = {"task": "quality", "step": 9, "part": "test", "protocol": protocol, **found}
+    results = {"task": "quality", "step": 9, "part": "test", "protocol": protocol, **numbers}
     (folder / "results.json").write_text(json.dumps(results))
     data = {"name": name, "split": split, "parts": facts.get("parts", "reference")}
     config = {"task": "quality", "seed": seed, "data": data}
@@ -40,7 +40,7 @@ def write_run(folder, *, name="setA", split=0, seed=0, noise=0.3, on=None, quali
         rows.writerows(
             [i, f"i{i}", f"g{group[i]}", kind[i], 1, mos[i], score[i]] for i in range(len(mos))
         )
-    return found["scores"]["score"]
+    return numbers["scores"]["score"]
 
 
 @pytest.fixture(autouse=True)
@@ -61,76 +61,76 @@ def study(tmp_path):
 
 
 def entries(*folders):
-    return [e for folder in folders for e in write.entries(str(folder))]
+    return [entry for folder in folders for entry in write.entries_below(str(folder))]
 
 
-def table(made, title):
-    return next(t for t in made if t.title == title)
+def titled(tables, title):
+    return next(table for table in tables if table.title == title)
 
 
 def test_medians_means_and_every_value_are_those_of_the_runs(study):
     root, truth = study
-    found = benchmark.summary([e for e in entries(root / "good") if e.own])
+    summary = benchmark.summary([e for e in entries(root / "good") if e.own])
     values = [truth["good", s]["srcc"] for s in range(10)]
-    assert found["runs"] == found["splits"] == 10
-    assert found["srcc"]["values"] == pytest.approx(values)
-    assert found["srcc"]["median"] == pytest.approx(np.median(values))
-    assert found["srcc"]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert summary["runs"] == summary["splits"] == 10
+    assert summary["srcc"]["values"] == pytest.approx(values)
+    assert summary["srcc"]["median"] == pytest.approx(np.median(values))
+    assert summary["srcc"]["std"] == pytest.approx(np.std(values, ddof=1))
     errors = [100 * truth["good", s]["rmse_fit"] for s in range(10)]
-    assert found["rmse_native"]["median"] == pytest.approx(np.median(errors))
-    assert found["interval"] is None  # ten test parts
+    assert summary["rmse_native"]["median"] == pytest.approx(np.median(errors))
+    assert summary["interval"] is None  # ten test parts
 
 
 def test_a_worse_method_is_marked_by_the_splits_in_common(study):
     root, truth = study
-    made = benchmark.all_tables(entries(root / "good", root / "bad"))
-    rows = {row[0]: row for row in table(made, "setA, own test part").rows}
+    tables = benchmark.all_tables(entries(root / "good", root / "bad"))
+    rows = {row[0]: row for row in titled(tables, "setA, own test part").rows}
     assert rows["good"][-1] == "★" and rows["bad"][-1] == "▼"
     assert rows["good"][1] == "10 (10 splits)"
     assert rows["bad"][2] == f"{np.median([truth['bad', s]['srcc'] for s in range(10)]):.3f}"
-    assert "signed ranks of 10 splits" in table(made, "setA, own test part").note
+    assert "signed ranks of 10 splits" in titled(tables, "setA, own test part").note
 
 
 def test_few_splits_are_tested_on_the_images_they_share(tmp_path):
     for seed in range(2):
         for method, noise in (("good", 0.1), ("alike", 0.101), ("bad", 0.5)):
             write_run(tmp_path / method / f"seed-{seed}", seed=seed, noise=noise)
-    made = benchmark.all_tables(entries(*(tmp_path / m for m in ("good", "alike", "bad"))))
-    rows = {row[0]: row[-1] for row in made[0].rows}
+    tables = benchmark.all_tables(entries(*(tmp_path / m for m in ("good", "alike", "bad"))))
+    rows = {row[0]: row[-1] for row in tables[0].rows}
     assert rows["bad"] == "▼" and {rows["good"], rows["alike"]} == {"★", "≈"}
-    assert "paired bootstrap on split 0, 2 and 2 runs" in made[0].note
-    assert "caution: one split only" in made[0].note
-    low, high = map(float, made[0].rows[0][4].split(" to "))
-    assert low < float(made[0].rows[0][3].split(" ")[0]) < high
+    assert "paired bootstrap on split 0, 2 and 2 runs" in tables[0].note
+    assert "caution: one split only" in tables[0].note
+    low, high = map(float, tables[0].rows[0][4].split(" to "))
+    assert low < float(tables[0].rows[0][3].split(" ")[0]) < high
 
 
 def test_other_test_parts_are_not_compared(tmp_path):
     write_run(tmp_path / "one" / "r", split_sha256="a")
     write_run(tmp_path / "two" / "r", split_sha256="b", noise=0.5)
-    made = benchmark.all_tables(entries(tmp_path / "one", tmp_path / "two"))
-    assert [row[-1] for row in made[0].rows] == ["★", "?"]
-    assert "no test part in common" in made[0].note
+    tables = benchmark.all_tables(entries(tmp_path / "one", tmp_path / "two"))
+    assert [row[-1] for row in tables[0].rows] == ["★", "?"]
+    assert "no test part in common" in tables[0].note
 
 
 def test_across_sets_and_by_type(study):
     root, _ = study
-    made = benchmark.all_tables(entries(root / "good"))
-    across = table(made, "Across data sets")
+    tables = benchmark.all_tables(entries(root / "good"))
+    across = titled(tables, "Across data sets")
     assert across.head == ["Learned on", "setA", "setB"]
     cells = {row[0]: row[1:] for row in across.rows}
     assert list(cells) == ["good: setA"] and cells["good: setA"][0].endswith("° (10)")
     assert re.fullmatch(r"0\.\d{3} / 0\.\d{3}", cells["good: setA"][1])
     write_run(root / "good" / "setA" / "split-0", on="setB", quality=1)
-    across = table(benchmark.all_tables(entries(root / "good")), "Across data sets")
+    across = titled(benchmark.all_tables(entries(root / "good")), "Across data sets")
     assert across.rows[0][2] == cells["good: setA"][1]  # what all of A taught goes before
-    kinds = table(made, "setA, SRCC by distortion")
+    kinds = titled(tables, "setA, SRCC by distortion")
     assert [row[0] for row in kinds.rows] == list(TYPES)
 
 
 def test_warnings_stand_under_the_table(tmp_path):
     write_run(tmp_path / "m" / "r", warnings=["legacy-release split: for comparison"])
-    made = benchmark.all_tables(entries(tmp_path / "m"))
-    assert "caution: legacy-release split: for comparison" in made[0].note
+    tables = benchmark.all_tables(entries(tmp_path / "m"))
+    assert "caution: legacy-release split: for comparison" in tables[0].note
     assert "legacy-release" in benchmark.as_csv(entries(tmp_path / "m"))
 
 
@@ -141,15 +141,15 @@ def test_undefined_numbers_are_dashes(tmp_path):
     for key in ("srcc", "plcc_fit", "rmse_native", "krcc"):
         results["scores"]["score"][key] = None
     path.write_text(json.dumps(results))
-    made = benchmark.all_tables(entries(tmp_path / "m"))
-    assert made[0].rows[0][2] == "–"
+    tables = benchmark.all_tables(entries(tmp_path / "m"))
+    assert tables[0].rows[0][2] == "–"
     row = next(csv.DictReader(io.StringIO(benchmark.as_csv(entries(tmp_path / "m")))))
     assert row["srcc"] == ""
 
 
 def test_markdown_has_a_cell_for_each_column(study):
     root, _ = study
-    text = benchmark.markdown(benchmark.all_tables(entries(root / "good", root / "bad")))
+    text = benchmark.as_markdown(benchmark.all_tables(entries(root / "good", root / "bad")))
     for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
         widths = {line.count("|") for line in block.splitlines()}
         assert len(widths) == 1

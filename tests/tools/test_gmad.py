@@ -14,10 +14,10 @@ from tests import twins
 def test_each_level_gives_the_attackers_farthest_pair():
     rng = np.random.default_rng(0)
     d, a = rng.uniform(size=200), rng.normal(size=200)
-    found = gmad.pairs(d, a, np.arange(200), levels=4)
-    assert [p["level"] for p in found] == [0, 1, 2, 3]
+    pairs = gmad.pairs(d, a, np.arange(200), levels=4)
+    assert [p["level"] for p in pairs] == [0, 1, 2, 3]
     width = np.ptp(d) / 4
-    for p in found:
+    for p in pairs:
         low, high = d.min() + p["level"] * width, d.min() + (p["level"] + 1) * width
         rows = np.flatnonzero((d >= low - 1e-12) & (d <= high + 1e-12))
         assert {p["low"], p["high"]} <= set(rows.tolist())
@@ -64,9 +64,9 @@ def test_the_command_writes_pairs_and_a_page(tmp_path, capsys):
     argv = [str(tmp_path / "a"), str(tmp_path / "b"), "--on", "pool/mine", "--folder", data]
     out = tmp_path / "out"
     assert gmad.main([*argv, "--levels", "2", "-o", str(out)]) == 0
-    found = json.loads((out / "pairs.json").read_text())
-    assert len(found) == 4 and {p["attacker"] for p in found} == set(argv[:2])
-    assert found[0]["high"]["attacker"] > found[0]["low"]["attacker"]
+    pairs = json.loads((out / "pairs.json").read_text())
+    assert len(pairs) == 4 and {p["attacker"] for p in pairs} == set(argv[:2])
+    assert pairs[0]["high"]["attacker"] > pairs[0]["low"]["attacker"]
     assert (out / "pairs.html").read_text().count("<img") == 8
     assert gmad.main([*argv[:2], "--on", "pool/other", "-o", str(out)]) == 2
     assert "--mode evaluate --on pool/other" in capsys.readouterr().err

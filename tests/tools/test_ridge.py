@@ -22,8 +22,8 @@ def test_a_linear_law_is_found_and_the_penalty_is_not_chosen_on_the_test():
 def test_a_run_is_written_that_the_tables_take(data, tmp_path, capsys):
     theirs_file, file = tmp_path / "theirs.npz", str(tmp_path / "vit.safetensors")
     np.savez(theirs_file, **theirs.random(theirs.vit()))
-    given = {"normalise": "imagenet", "heads": 4, "image_size": 16}
-    convert.convert("vit_timm", str(theirs_file), file, **given)
+    hints = {"normalise": "imagenet", "heads": 4, "image_size": 16}
+    convert.convert("vit_timm", str(theirs_file), file, **hints)
     features = ridge.pooled(file)(np.zeros((3, 16, 16, 3), np.uint8))
     assert features.shape == (3, 2 * 2 * 128) and np.isfinite(features).all()
 

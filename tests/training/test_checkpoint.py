@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from diffv2iqa_jax.training import checkpoint
-from diffv2iqa_jax.training.checkpoint import Checkpoints, digest
+from diffv2iqa_jax.training.checkpoint import Checkpoints, checksums
 from diffv2iqa_jax.training.state import TrainState
 from diffv2iqa_jax.types import Weights
 
@@ -24,8 +24,10 @@ def state(step: int) -> TrainState:
         "body": {"kernel": jnp.arange(600.0).reshape(20, 30) * step, "bias": jnp.ones(3)},
         "frozen": {"kernel": jnp.full((4, 4), 7.0)},
     }
-    made = TrainState.create(Weights(params, {"bn": {"mean": jnp.ones(2) * step}}), TX, "^frozen")
-    return made.replace(step=jnp.asarray(step, jnp.int32))
+    created = TrainState.create(
+        Weights(params, {"bn": {"mean": jnp.ones(2) * step}}), TX, "^frozen"
+    )
+    return created.replace(step=jnp.asarray(step, jnp.int32))
 
 
 def save(folder, *steps: int) -> None:
@@ -113,17 +115,17 @@ def test_a_checkpoint_of_another_model_is_an_error_not_a_fallback(tmp_path):
 
 def test_a_digest_sees_every_change_and_no_placement():
     x = np.random.default_rng(0).standard_normal((8, 6)).astype(np.float32)
-    same_twice = digest({"x": jnp.asarray(x)})
+    same_twice = checksums({"x": jnp.asarray(x)})
     mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Auto,))
     where = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))
-    assert digest({"x": jax.device_put(x, where)}) == same_twice
+    assert checksums({"x": jax.device_put(x, where)}) == same_twice
     bits = x.view(np.uint32)
     for place in range(x.size):
         changed = bits.copy()
         changed.flat[place] ^= np.uint32(1 << place % 32)
-        assert digest({"x": jnp.asarray(changed.view(np.float32))}) != same_twice
-    assert digest({"x": jnp.asarray(x[::-1])}) != same_twice  # nor a new order
-    assert digest({"x": jnp.asarray(x.reshape(6, 8))}) != same_twice
+        assert checksums({"x": jnp.asarray(changed.view(np.float32))}) != same_twice
+    assert checksums({"x": jnp.asarray(x[::-1])}) != same_twice  # nor a new order
+    assert checksums({"x": jnp.asarray(x.reshape(6, 8))}) != same_twice
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "bool", "uint32"])

@@ -95,14 +95,14 @@ def test_the_state_is_donated_and_frozen_parameters_stay_bit_for_bit():
 
 def collectives(hlo: str) -> dict[bool, list[str]]:
     """Result types of a compiled program's all-reduces; key True: outside of any loop."""
-    found, entry = {True: [], False: []}, False
+    types, entry = {True: [], False: []}, False
     for line in hlo.splitlines():
         if line.endswith("{"):
             entry = line.startswith("ENTRY")
         match = re.search(r"= (.*?) all-reduce(-start)?\(", line)
         if match:
-            found[entry].append(match[1])
-    return found
+            types[entry].append(match[1])
+    return types
 
 
 def bytes_of(types: list[str]) -> int:
@@ -115,17 +115,20 @@ def test_devices_exchange_each_trainable_gradient_once_however_many_micro_batche
     where, batch = sharding.make("jit"), tiny.batch(count=16)  # no stored views: the chain runs
     task = make_quality("group")
     tx, rate = optim.make(**SGD, weight_decay=0.0, clip=1.0)
-    make = lambda key: TrainState.create(task.init(key, batch), tx, "restorer")
+
+    def make(key):
+        return TrainState.create(task.init(key, batch), tx, "restorer")
+
     state = jax.eval_shape(make, jax.random.key(0))
     gradients = where.gradients(steps.make_gradients(task, seed=0, accumulate=4))
     step = steps.make_train_step(gradients, tx, average=0.9, rate=rate)
-    found = collectives(where.train(step, state).lower(state, batch).compile().as_text())
+    all_reduces = collectives(where.train(step, state).lower(state, batch).compile().as_text())
     # The biases that end a bottleneck and its skip have one gradient, which is sent once.
     twins = "downsample_1/group/bias"
     sent = sum(x.size for name, x in state.trainable.items() if not name.endswith(twins))
     assert sum(x.size for x in state.fixed.values()) > 1000
-    assert not found[False]
-    assert bytes_of(found[True]) == 4 * (sent + 2)  # and the loss and the mean score
+    assert not all_reduces[False]
+    assert bytes_of(all_reduces[True]) == 4 * (sent + 2)  # and the loss and the mean score
 
 
 @pytest.mark.parametrize(

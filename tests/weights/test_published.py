@@ -41,15 +41,15 @@ def test_settings_of_the_published_unets_are_read_off(net, attend, settings, par
         ours, layout = files.target(variant, name)
         assert ours, name
         shapes[ours.partition("/")[2]] = renames.LAYOUTS[layout](hollow).shape
-    found = published.KINDS[variant].settings(published.Shapes(shapes))
-    assert found["multipliers"] == net["mults"] and found["res_blocks"] == net["blocks"]
-    assert found | settings == found
+    read_off = published.KINDS[variant].settings(published.Shapes(shapes))
+    assert read_off["multipliers"] == net["mults"] and read_off["res_blocks"] == net["blocks"]
+    assert read_off | settings == read_off
     # Every name and shape is that of our net, and no other.
-    module = published.KINDS[variant].module(**found)
+    module = published.KINDS[variant].module(**read_off)
     x = jnp.zeros((1, 64, 64, 3))
-    made = jax.eval_shape(module.init, jax.random.key(0), x, x, jnp.ones(1))["params"]
+    params = jax.eval_shape(module.init, jax.random.key(0), x, x, jnp.ones(1))["params"]
     assert sum(math.prod(shape) for shape in shapes.values()) == parameters
-    assert {k[7:]: x.shape for k, x in files.flatten(theirs.weights(made)).items()} == shapes
+    assert {k[7:]: x.shape for k, x in files.flatten(theirs.weights(params)).items()} == shapes
 
 
 @pytest.mark.parametrize("kind, variant", [("sr3", "sr3"), ("ddpm", "ddpm")])
@@ -86,24 +86,24 @@ def test_a_vit_in_jax_layout_is_the_same_as_in_pytorchs():
 
 def test_a_vit_is_resized_on_request():
     tensors = theirs.random(theirs.vit(patch=4, side=4))
-    given = {"image_size": 48, "patch": 8, "heads": 2}
-    weights, card, _ = published.convert("vit_timm", tensors, **given)
+    resized = {"image_size": 48, "patch": 8, "heads": 2}
+    weights, card, _ = published.convert("vit_timm", tensors, **resized)
     assert card["settings"]["image_size"] == 48 and card["settings"]["patch"] == 8
     assert weights.params["pos_embed"].shape == (1, 37, 128)
     assert weights.params["patch_embed"]["kernel"].shape == (8, 8, 3, 128)
 
 
 @pytest.mark.parametrize(
-    "given, words",
+    "hints, words",
     [
         ({"image_size": 30}, "patch 4: does not divide image_size 30"),
         ({"scale": 0.13}, "'scale'.*: not settings of kind 'vit_timm', which takes .'heads'"),
         ({"normalise": "zero"}, "known are .'half', 'imagenet'"),
     ],
 )
-def test_settings_that_a_kind_does_not_have_are_refused(given, words):
+def test_settings_that_a_kind_does_not_have_are_refused(hints, words):
     with pytest.raises(ValueError, match=words):
-        published.convert("vit_timm", theirs.random(theirs.vit()), **given)
+        published.convert("vit_timm", theirs.random(theirs.vit()), **hints)
 
 
 def test_a_checkpoint_of_another_kind_is_refused_in_one_line():
