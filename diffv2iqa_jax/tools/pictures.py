@@ -22,13 +22,14 @@ from PIL import Image
 from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.distortions import kadid
-from diffv2iqa_jax.errors import WeightsError
-from diffv2iqa_jax.pp import photos
+from diffv2iqa_jax.distortions.names import LEVELS, TYPES
+from diffv2iqa_jax.errors import ImageError, WeightsError
+from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.scoring import maps, predictor, scorer
 from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.types import Weights
 
-TYPES = ("gaussian_blur", "white_noise", "jpeg")
+SHOWN = ("gaussian_blur", "white_noise", "jpeg")
 SCENE = 288  # pixels each way of scene:N
 THUMBNAIL = 144  # pixels each way of what `flow` restores
 PART = 208  # pixels each way of what `levels` shows of a copy
@@ -40,21 +41,22 @@ def read(name: str) -> np.ndarray:
     """A picture file, or scene:N, as uint8 RGB (H, W, 3).
 
     Raises:
-      ValueError: the file cannot be read, or N is no number from 0 on.
+      ImageError: the file cannot be read.
+      ValueError: N is no number from 0 on.
     """
     kind, colon, number = name.partition(":")
     if kind == "scene" and colon:
         if not number.isdigit():
             raise ValueError(f"{name}: scene:N needs a number from 0 on")
         return scenes.scene(int(number), SCENE)
-    return photos.read(name)
+    return decode.read(name).image_HWC
 
 
 def copies(image_HWC: np.ndarray, name: str, seed: int = 0) -> list[np.ndarray]:
     """A uint8 picture at levels 0 to 5 of one distortion, as `tools.monotone` distorts it."""
     distortion = kadid.FUNCTIONS[name]
     # `distort` compiles all types; this compiles one, with the key that `monotone` has for it.
-    number = jnp.array([kadid.TYPES.index(name)])
+    number = jnp.array([TYPES.index(name)])
     key = rng.per_image(rng.stream(seed, "monotone"), number)[0]
 
     @jax.jit
@@ -63,7 +65,7 @@ def copies(image_HWC: np.ndarray, name: str, seed: int = 0) -> list[np.ndarray]:
         y_HWC = jnp.clip(distortion(key, x_HWC, level), 0.0, 1.0)
         return pixels.to_uint8(2 * y_HWC - 1)
 
-    return [image_HWC] + [np.asarray(distorted(jnp.int32(level))) for level in kadid.LEVELS[1:]]
+    return [image_HWC] + [np.asarray(distorted(jnp.int32(level))) for level in LEVELS[1:]]
 
 
 def levels(
@@ -85,21 +87,22 @@ def levels(
     Raises:
       ValueError: a type that `distortions.kadid` does not have, or a part of no pixels.
     """
-    unknown = [name for name in types if name not in kadid.TYPES]
-    if unknown or part < 1:
-        raise ValueError(f"--types {unknown}: known are {list(kadid.TYPES)}" if unknown else
-                         f"--part {part}: must be at least 1")  # fmt: skip
+    unknown = [name for name in types if name not in TYPES]
+    if unknown:
+        raise ValueError(f"--types {unknown}: known are {list(TYPES)}")
+    if part < 1:
+        raise ValueError(f"--part {part}: must be at least 1")
     copies_TL = [copies(image_HWC, name, seed) for name in types]
     scores_TL = np.array([[float(s) for s in score(row)] for row in copies_TL])
     with _style():
-        figure, axes = _axes(len(types), len(kadid.LEVELS))
-        for row, name in enumerate(types):
-            axes[row][0].set_ylabel(name.replace("_", " "), fontsize=12)
-            for level, ax in enumerate(axes[row]):
-                ax.imshow(_middle(copies_TL[row][level], part), interpolation="nearest")
-                ax.set_xlabel(f"{scores_TL[row, level]:.3f}", fontsize=13, labelpad=4)
-                if row == 0:
-                    ax.set_title(f"level {level}" if level else "as it is", fontsize=11)
+        figure, axes = _axes(len(types), len(LEVELS))
+        for name, row, scores, cells in zip(types, copies_TL, scores_TL, axes, strict=True):
+            cells[0].set_ylabel(name.replace("_", " "), fontsize=12)
+            for ax, copy_HWC, value in zip(cells, row, scores, strict=True):
+                ax.imshow(_middle(copy_HWC, part), interpolation="nearest")
+                ax.set_xlabel(f"{value:.3f}", fontsize=13, labelpad=4)
+        for level, ax in enumerate(axes[0]):
+            ax.set_title(f"level {level}" if level else "as it is", fontsize=11)
         _save(figure, path)
     return scores_TL
 
@@ -165,7 +168,8 @@ def _states(image_HWC: np.ndarray, weights: str) -> list[np.ndarray]:
     if settings.get("kind") != "diffusion":
         raise ValueError(f"{weights}: has no restorer by diffusion of its own")
     settings = {**settings, "sampling": {**settings["sampling"], **STATES}}
-    params, stats = (tree.get("restorer", {}) for tree in (loaded.weights.params, loaded.weights.stats))
+    trees = (loaded.weights.params, loaded.weights.stats)
+    params, stats = (tree.get("restorer", {}) for tree in trees)
     batch = {"image": jnp.asarray(image_HWC)[None], "content": jnp.zeros(1, jnp.uint32)}
     views = jax.jit(restorers.make(**settings).views)(Weights(params, stats), batch)
     return list(np.asarray(pixels.to_uint8(views.image_BVHWC))[0])
@@ -299,10 +303,10 @@ def _distorted(image_HWC: np.ndarray, text: str, seed: int, *, half: bool) -> np
     if not text:
         return image_HWC
     name, _, level = text.partition(":")
-    if name not in kadid.TYPES or level not in map(str, kadid.LEVELS):
+    if name not in TYPES or level not in map(str, LEVELS):
         raise ValueError(
-            f"--distort {text}: must be TYPE:LEVEL, a level 0 to {kadid.LEVELS[-1]} and a type of"
-            f" {list(kadid.TYPES)}"
+            f"--distort {text}: must be TYPE:LEVEL, a level 0 to {LEVELS[-1]} and a type of"
+            f" {list(TYPES)}"
         )
     copy_HWC = copies(image_HWC, name, seed)[int(level)]
     middle = image_HWC.shape[1] // 2 if half else 0
@@ -321,7 +325,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("photo", metavar="PHOTO", help="a file, or scene:N")
     out.add_argument("-o", "--output", required=True, metavar="FILE", help=".png, .jpg or .webp")
     out.add_argument("--weights", default="starter", help="as diffv2iqa_jax.load takes it")
-    out.add_argument("--types", nargs="+", default=TYPES, help="rows of `levels`")
+    out.add_argument("--types", nargs="+", default=SHOWN, help="rows of `levels`")
     out.add_argument("--part", type=int, default=PART, help="pixels that `levels` shows, each way")
     out.add_argument("--distort", default="", metavar="TYPE:LEVEL", help="first, for the others")
     out.add_argument("--half", action="store_true", help="--distort the right half only")
@@ -345,8 +349,9 @@ def main(argv: list[str] | None = None) -> int:
         else:
             score = scorer.load(o.weights)
             drawn = levels(image_HWC, tuple(o.types), score, o.output, part=o.part, seed=o.seed)
-            line = f", {int((np.diff(drawn) < 0).all(1).sum())} of {len(drawn)} rows fall throughout"
-    except (WeightsError, ValueError, OSError) as error:
+            falling = int((np.diff(drawn) < 0).all(axis=1).sum())
+            line = f", {falling} of {len(drawn)} rows fall throughout"
+    except (WeightsError, ImageError, ValueError, OSError) as error:
         print(f"pictures: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     print(f"{o.output}: written{line}")
