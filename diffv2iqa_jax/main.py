@@ -121,11 +121,11 @@ def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
     import jax
 
-    from diffv2iqa_jax.training import checks
+    from diffv2iqa_jax.training import checks, setup
     from diffv2iqa_jax.training.dry_run import describe
 
     for stage, folder in stages(config, workdir):
-        checks.check_devices(stage, jax.device_count())
+        setup.check_devices(stage, jax.device_count())
         print(folder)
         is_there = checks.data_found(stage["data"])
         for line in describe(_with_restorer(stage, config), jax.device_count(), is_there):

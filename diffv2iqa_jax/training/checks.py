@@ -199,14 +199,3 @@ def check_model(settings: dict) -> None:
         for key, (module, more) in PARTS.items():
             if branch.get(key):
                 call(module, f"{where}.{key}", branch[key], dtype="float32", **more)
-
-
-def check_devices(config: dict, count: int) -> None:
-    """Refuses a batch that `count` devices cannot share evenly."""
-    batch, accumulate = config["data"]["batch"], config["optim"]["accumulate"]
-    if accumulate < 1 or batch % (count * accumulate):
-        raise ConfigError(
-            f"config.data.batch {batch}: must be a multiple of {count} devices x "
-            f"optim.accumulate {accumulate}; try {-(-batch // (count * accumulate))}"
-            f" x {count * accumulate}"
-        )

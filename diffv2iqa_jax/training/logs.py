@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+from diffv2iqa_jax.config import write_json
+
 LOG = logging.getLogger(__name__)
 
 
@@ -132,6 +134,12 @@ def finished(workdir: str) -> dict[str, Any] | None:
         return None
     with open(path) as file:
         return json.load(file)
+
+
+def write_environment(workdir: str) -> None:
+    """Writes env.json: versions, devices and command of this process; the first process does."""
+    if jax.process_index() == 0:
+        write_json(os.path.join(workdir, "env.json"), environment())
 
 
 def environment() -> dict[str, Any]:

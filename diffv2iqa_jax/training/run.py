@@ -40,8 +40,7 @@ def run(
       on: with "evaluate": all of another data set; results go to eval/ in the workdir.
       stop: asked before each step; if true the run saves and raises Preempted.
       stop_at: leave before this step without saving, as a killed run would.
-      programs: compiled steps of earlier runs, by `setup.key_of`. Runs of one configuration that
-        share this dict compile once; the dict grows by what was compiled.
+      programs: compiled steps by `setup.key_of`; runs that share this dict compile once.
       report: draw the report.
 
     Returns:
@@ -54,24 +53,21 @@ def run(
     """
     checks.check(config)
     checks.check_prepared(config, on)
-    devices = setup.devices(config)
-    checks.check_devices(config, devices.size)
     resolved, stage1 = initialize.resolve(config)
-    ready = setup.programs(resolved, devices, {} if programs is None else programs)
+    ready = setup.programs(resolved, programs)
     pretrained = initialize.pretrained(resolved, ready.shapes)
     configs.claim(workdir, config)
     results = logs.finished(workdir)
     if mode == "train" and results and results["step"] >= config["optim"]["steps"]:
         LOG.info("%s: is complete, %d steps; nothing to do", workdir, results["step"])
         return results
-    if jax.process_index() == 0:
-        configs.write_json(os.path.join(workdir, "env.json"), logs.environment())
+    logs.write_environment(workdir)
     data = open_data(config, on)
     out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
     if "restorer_from" in resolved and config["restorer"]["cached"]:
         folder = config["restorer"]["folder"] if on is None else ""
-        folder = folder or os.path.join(out, "views")
-        data.views = view_cache.make(resolved, data, stage1, folder, stop)
+        views = folder or os.path.join(out, "views")
+        data.views = view_cache.make(resolved, data, stage1, views, stop)
     if mode == "views":
         return {}
     pretrained |= {} if stage1 is None else {"restorer": stage1}

@@ -58,22 +58,33 @@ def key_of(resolved: dict[str, Any]) -> str:
     return json.dumps(plain(sections | {"data": data}), sort_keys=True)
 
 
-def programs(
-    resolved: dict[str, Any], devices: Devices, kept: dict[str, Programs] | None = None
-) -> Programs:
-    """The steps of a resolved configuration.
+def programs(resolved: dict[str, Any], kept: dict[str, Programs] | None = None) -> Programs:
+    """The steps of a resolved configuration, on all devices.
 
     Args:
       kept: those of earlier runs by `key_of`; taken from there, or added to it.
 
     Raises:
-      ConfigError: the task cannot be built, or an expression of the optimiser matches nothing.
+      ConfigError: the devices cannot be used so, they do not divide the batch, the task cannot be
+        built, or an expression of the optimiser matches nothing.
     """
-    kept = {} if kept is None else kept
-    key = key_of(resolved)
+    devices = call(sharding.make, "devices", resolved["devices"])
+    check_devices(resolved, devices.size)
+    kept, key = {} if kept is None else kept, key_of(resolved)
     if key not in kept:
         kept[key] = _programs(resolved, devices)
     return kept[key]
+
+
+def check_devices(config: dict, count: int) -> None:
+    """Refuses a batch that `count` devices cannot share evenly."""
+    batch, accumulate = config["data"]["batch"], config["optim"]["accumulate"]
+    if accumulate < 1 or batch % (count * accumulate):
+        raise ConfigError(
+            f"config.data.batch {batch}: must be a multiple of {count} devices x "
+            f"optim.accumulate {accumulate}; try {-(-batch // (count * accumulate))}"
+            f" x {count * accumulate}"
+        )
 
 
 def begin(
@@ -82,11 +93,6 @@ def begin(
     """The function that makes the state before the first step, on the devices where it stays."""
     key = rng.stream(seed, "init")
     return lambda: programs.devices.init(programs.create, key, pretrained)
-
-
-def devices(config: dict[str, Any]) -> Devices:
-    """All devices, as the configuration uses them. Raises ConfigError where they cannot be."""
-    return call(sharding.make, "devices", config["devices"])
 
 
 def distorting(task: Task, pairs: int = 0, test: str = "", **settings: Any) -> Task:
