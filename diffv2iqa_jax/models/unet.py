@@ -106,14 +106,13 @@ class UNet(nn.Module):
         self.check()
         if y_BHWC.shape[1] % self.multiple or y_BHWC.shape[2] % self.multiple:
             raise ValueError(f"image {y_BHWC.shape[1:3]}: sides must divide by {self.multiple}")
-        inputs = [y_BHWC] if condition_BHWC is None else [condition_BHWC, y_BHWC]
+        inputs = [x for x in (condition_BHWC, y_BHWC) if x is not None]
         x = fold(jnp.concatenate(inputs, axis=-1), self.patch)
         # In bf16 neighbouring levels would fall together: the embedding is float32.
         e_BD = ENCODINGS[self.embedding](level_B, self.inner)
         e_BD = nn.Dense(4 * self.inner, kernel_init=orthogonal, name="noise_level_mlp_1")(e_BD)
-        e_BD = nn.Dense(self.inner, kernel_init=orthogonal, name="noise_level_mlp_3")(
-            nn.swish(e_BD)
-        )
+        e_BD = nn.swish(e_BD)
+        e_BD = nn.Dense(self.inner, kernel_init=orthogonal, name="noise_level_mlp_3")(e_BD)
 
         block = partial(
             ResnetBlock,

@@ -34,11 +34,10 @@ def run(
     """Trains, evaluates and reports; started again in the same workdir, it resumes.
 
     Args:
-      config: one of configs/, as plain dicts.
-      workdir: the folder of this run.
+      config, workdir: one of configs/, as plain dicts; the folder of this run.
       mode: "train"; "views" only makes the views; "evaluate" only evaluates what is saved.
       on: with "evaluate": all of another data set; results go to eval/ in the workdir.
-      stop: asked before each step; if true the run saves and raises Preempted.
+      stop: asked before each step; true saves and raises Preempted.
       stop_at: leave before this step without saving, as a killed run would.
       programs: compiled steps by `setup.key_of`; runs that share this dict compile once.
       report: draw the report.
@@ -66,8 +65,8 @@ def run(
     out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
     if "restorer_from" in resolved and config["restorer"]["cached"]:
         folder = config["restorer"]["folder"] if on is None else ""
-        views = folder or os.path.join(out, "views")
-        data.views = view_cache.make(resolved, data, stage1, views, stop)
+        folder = folder or os.path.join(out, "views")
+        data.views = view_cache.make(resolved, data, stage1, folder, stop)
     if mode == "views":
         return {}
     pretrained |= {} if stage1 is None else {"restorer": stage1}
@@ -76,11 +75,12 @@ def run(
     state = _restored(checkpoints, ready, begin(), config, workdir, needed=mode == "evaluate")
     if mode == "train":
         state = fit(ready, state, data, checkpoints, resolved, workdir, stop=stop, stop_at=stop_at)
-    if state is not None:
-        results = evaluate.test(ready, state, data, resolved, out, untrained=begin, own=on is None)
-        evaluate.write(results, out, report=report)
-        checkpoints.close()
-    return {} if state is None else results
+    if state is None:
+        return {}
+    results = evaluate.test(ready, state, data, resolved, out, untrained=begin, own=on is None)
+    evaluate.write(results, out, report=report)
+    checkpoints.close()
+    return results
 
 
 def open_data(config: dict[str, Any], on: str | None) -> Data:
