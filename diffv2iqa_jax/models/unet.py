@@ -108,12 +108,7 @@ class UNet(nn.Module):
             raise ValueError(f"image {y_BHWC.shape[1:3]}: sides must divide by {self.multiple}")
         inputs = [x for x in (condition_BHWC, y_BHWC) if x is not None]
         x = fold(jnp.concatenate(inputs, axis=-1), self.patch)
-        # In bf16 neighbouring levels would fall together: the embedding is float32.
-        e_BD = ENCODINGS[self.embedding](level_B, self.inner)
-        e_BD = nn.Dense(4 * self.inner, kernel_init=orthogonal, name="noise_level_mlp_1")(e_BD)
-        e_BD = nn.swish(e_BD)
-        e_BD = nn.Dense(self.inner, kernel_init=orthogonal, name="noise_level_mlp_3")(e_BD)
-
+        e_BD = self._embedding(level_B)
         block = partial(
             ResnetBlock,
             groups=self.groups,
@@ -155,6 +150,14 @@ class UNet(nn.Module):
         width = 3 * self.patch**2
         final = NormConv(width, self.groups, 0.0, self.dtype, "float32", init, name="final_conv")
         return unfold(final(x, train), self.patch).astype(jnp.float32)
+
+    def _embedding(self, level_B: jax.Array) -> jax.Array:
+        """The noise level as (B, inner) numbers, which every residual block reads."""
+        # In bf16 neighbouring levels would fall together: the embedding is float32.
+        e_BD = ENCODINGS[self.embedding](level_B, self.inner)
+        e_BD = nn.Dense(4 * self.inner, kernel_init=orthogonal, name="noise_level_mlp_1")(e_BD)
+        e_BD = nn.swish(e_BD)
+        return nn.Dense(self.inner, kernel_init=orthogonal, name="noise_level_mlp_3")(e_BD)
 
 
 def fold(x_BHWC: jax.Array, patch: int) -> jax.Array:

@@ -21,12 +21,15 @@ def over(
     out = None
     for top, rows in _parts(height, side, margin):
         for left, columns in _parts(width, side, margin):
-            made = work(image_HWC[top : top + side, left : left + side])
+            tile = work(image_HWC[top : top + side, left : left + side])
             if out is None:
-                out = np.empty((len(made), height, width, made.shape[-1]), made.dtype)
-            inside = lambda s, start: slice(s.start - start, s.stop - start)
-            out[:, rows, columns] = made[:, inside(rows, top), inside(columns, left)]
+                out = np.empty((len(tile), height, width, tile.shape[-1]), tile.dtype)
+            out[:, rows, columns] = tile[:, _moved(rows, -top), _moved(columns, -left)]
     return out
+
+
+def _moved(span: slice, by: int) -> slice:
+    return slice(span.start + by, span.stop + by)
 
 
 def _parts(length: int, side: int, margin: int) -> list[tuple[int, slice]]:

@@ -83,8 +83,11 @@ class Layout:
     def places(self, names: list[str], *usual: str) -> dict[str, Path]:
         """A folder for each name, where files of one kind may lie in several; as `folder`."""
         ranked = self._ranked(names, usual, True)
-        has = lambda folder, name: name.casefold() in self._names[folder]
-        return {n: next((f for f in ranked if has(f, n)), ranked[0]) for n in names}
+        names_in = self._names
+        return {
+            name: next((f for f in ranked if name.casefold() in names_in[f]), ranked[0])
+            for name in names
+        }
 
     def find(self, folder: Path, name: str) -> Path | None:
         """The file of that name; another case is taken and noted, a lack noted."""

@@ -49,7 +49,9 @@ def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) 
 
 
 def _row(root: Path, row: dict[str, str], columns: dict[str, str], score, level) -> Row:
-    text = lambda key, default="": row[columns[key]] if key in columns else default
+    def text(key: str) -> str:
+        return row[columns[key]] if key in columns else ""
+
     name = text("image")
     reference = root / text("reference") if "reference" in columns else None
     group = text("group") or text("reference") or name
