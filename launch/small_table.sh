@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The README's table of configs/small.py; started again, it goes on.
+# The table of configs/small.py in configs/RESULTS.md; started again, it goes on.
 #
 #   PRISTINE=CID22 KODAK=KODAK BIQ2021=FOLDER VIT=deit_tiny_patch16_224.npz RESNET=resnet50.pth \
 #     bash launch/small_table.sh runs/table

@@ -30,6 +30,7 @@ from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.types import Weights
 
 SHOWN = ("gaussian_blur", "white_noise", "jpeg")
+ENDINGS = (".png", ".jpg", ".webp")
 SCENE = 288  # pixels each way of scene:N
 THUMBNAIL = 144  # pixels each way of what `flow` restores
 PART = 208  # pixels each way of what `levels` shows of a copy
@@ -53,7 +54,10 @@ def read(name: str) -> np.ndarray:
 
 
 def copies(image_HWC: np.ndarray, name: str, seed: int = 0) -> list[np.ndarray]:
-    """A uint8 picture at levels 0 to 5 of one distortion, as `tools.monotone` distorts it."""
+    """A uint8 picture at levels 0 to 5 of one distortion.
+
+    They are those of `tools.monotone` with this seed, but for a grey level of rounding.
+    """
     distortion = kadid.FUNCTIONS[name]
     # `distort` compiles all types; this compiles one, with the key that `monotone` has for it.
     number = jnp.array([TYPES.index(name)])
@@ -265,10 +269,7 @@ def _colour_bar(figure: Any, size: tuple[float, float], high: float) -> None:
 
 def _save(figure: Any, path: str) -> None:
     """Writes the file in the form that its name ends in."""
-    ending = path.rpartition(".")[2].lower()
-    if ending not in ("png", "jpg", "jpeg", "webp"):
-        raise ValueError(f"-o {path}: must end in .png, .jpg or .webp")
-    if ending == "png":
+    if path.lower().endswith(".png"):
         figure.savefig(path, metadata={"Software": None})
     else:  # a photo with noise is three times as large as PNG
         figure.savefig(path, pil_kwargs={"quality": 90})
@@ -323,7 +324,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("what", choices=("levels", "strip", "flow"))
     out.add_argument("photo", metavar="PHOTO", help="a file, or scene:N")
-    out.add_argument("-o", "--output", required=True, metavar="FILE", help=".png, .jpg or .webp")
+    out.add_argument("-o", "--output", required=True, metavar="FILE", help="; ".join(ENDINGS))
     out.add_argument("--weights", default="starter", help="as diffv2iqa_jax.load takes it")
     out.add_argument("--types", nargs="+", default=SHOWN, help="rows of `levels`")
     out.add_argument("--part", type=int, default=PART, help="pixels that `levels` shows, each way")
@@ -337,6 +338,8 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr."""
     o = parser().parse_args(argv)
     try:
+        if not o.output.lower().endswith(ENDINGS):
+            raise ValueError(f"-o {o.output}: must end in {', '.join(ENDINGS)}")
         image_HWC = read(o.photo)
         if o.what == "flow":
             image_HWC = _thumbnail(image_HWC)

@@ -1,0 +1,380 @@
+"""Every command, block of code, file and link in the pages is real: run, or parsed by its command.
+
+A page is any .md file of the repository. Commands go through the parsers of the commands
+themselves, and a configuration through its file and the overrides; Python is run; shell
+scripts are run with a `python` that only writes down what it is asked for.
+"""
+
+import argparse
+import copy
+import importlib
+import importlib.metadata
+import itertools
+import os
+import pathlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from absl import flags
+from ml_collections import config_flags
+from PIL import Image
+
+import diffv2iqa_jax
+from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import main
+from tests import pictures
+
+ROOT = pathlib.Path(__file__).parents[1]
+SKIPPED = {".venv", "build", "dist", "runs", "node_modules"}
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in ROOT.rglob("*.md")
+    if not any(p in SKIPPED or p.startswith(".") for p in path.relative_to(ROOT).parts)
+)
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
+SPAN = re.compile(r"`([^`]+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+OURS = re.compile(r"(?:python -m diffv2iqa_jax\.|python launch/|bash launch/)")
+PLACE = re.compile(r"(?:configs|diffv2iqa_jax|launch|tests)/[\w./-]*\w")
+RUNNERS = {"python", "python3", ".venv/bin/python"}
+INSTALLERS = {"pip", ".venv/bin/pip"}
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text()
+
+
+def prose(page: str) -> str:
+    """The page without its blocks."""
+    return FENCE.sub("", text_of(page))
+
+
+def spans(page: str) -> list[str]:
+    """What stands between backticks, also over the end of a line."""
+    return [" ".join(span.split()) for span in SPAN.findall(prose(page))]
+
+
+def blocks(page: str, *languages: str) -> list[str]:
+    return [code for _, name, code in FENCE.findall(text_of(page)) if name in languages]
+
+
+def commands(page: str) -> list[list[str]]:
+    """Every command of a page as its words, of blocks and of the text."""
+    script = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+    lines = [*script.splitlines(), *(span for span in spans(page) if OURS.match(span))]
+    words = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
+    return [command for command in words if command]
+
+
+EVERY = [(page, command) for page in PAGES for command in commands(page)]
+
+
+class Parsed(BaseException):
+    """A command has read its arguments; nothing below it catches this."""
+
+
+def parse_by_argparse(module, argv: list[str], monkeypatch) -> None:
+    """Lets a command read its arguments, and stops it there."""
+
+    def parse(parser, args=None, namespace=None):
+        real(parser, args, namespace)
+        raise Parsed
+
+    real = argparse.ArgumentParser.parse_args
+    with monkeypatch.context() as patched:
+        patched.setattr(argparse.ArgumentParser, "parse_args", parse)
+        with pytest.raises(Parsed):
+            module.main(argv)
+
+
+def parse_by_main(argv: list[str], monkeypatch) -> dict:
+    """The configuration that the flags of `main` make, checked as `main` checks it."""
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, "", lock_config=True, flag_values=values)
+    values["config"].parser = main.ConfigParser()
+    for flag in flags.FLAGS.flags_by_module_dict()[main.__name__]:
+        if flag.name not in values:
+            values[flag.name] = copy.deepcopy(flag)
+    monkeypatch.setattr(sys, "argv", ["main", *argv])
+    rest = values(sys.argv)
+    assert rest == ["main"], f"{rest[1:]}: no flags of main"
+    assert values.workdir, "--workdir is missing"
+    assert not values.on or values.mode == "evaluate"
+    config = configs.plain(values.config)
+    main.check(config)
+    return config
+
+
+def check_python(argv: list[str], monkeypatch, tmp_path) -> None:
+    if argv[:2] == ["-m", "venv"]:
+        return
+    if argv[0].startswith("launch/"):
+        assert (ROOT / argv[0]).is_file()
+        parse_launcher(argv[1:], monkeypatch)
+        return
+    assert argv[0] == "-m", f"{argv}: no rule for it"
+    name, argv = argv[1], argv[2:]
+    if name == "pytest":
+        assert all((ROOT / word).exists() for word in argv if "/" in word)
+        return
+    module = importlib.import_module(name)
+    source = pathlib.Path(module.__file__).read_text()
+    assert 'if __name__ == "__main__":' in source, f"{name} is no command"
+    monkeypatch.chdir(tmp_path)
+    fill_in(argv, tmp_path)
+    if module is main:
+        parse_by_main(argv, monkeypatch)
+    elif hasattr(module, "parse"):  # it checks more than argparse does
+        module.parse(argv)
+    else:
+        parse_by_argparse(module, argv, monkeypatch)
+
+
+def fill_in(argv: list[str], folder: pathlib.Path) -> None:
+    """Makes the folders that stand in CAPITALS, with a photo in each."""
+    for name in re.findall(r"\b[A-Z][A-Z0-9]+\b", " ".join(argv)):
+        (folder / name).mkdir(exist_ok=True)
+        Image.fromarray(pictures.picture(40, 48)).save(folder / name / "photo.png")
+
+
+def parse_launcher(argv: list[str], monkeypatch) -> None:
+    """launch/splits.py prints its commands: those must be of `main` too."""
+    spec = importlib.util.spec_from_file_location("splits", ROOT / "launch" / "splits.py")
+    launcher = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(launcher)
+    if argv == ["--help"]:
+        return
+    o, prefixes = launcher.parse(argv)
+    chain = launcher.chains(o, prefixes)[0]
+    parse_by_main(chain[0][3:], monkeypatch)
+
+
+def check_script(script: str, argv: list[str], settings: dict, tmp_path, monkeypatch) -> None:
+    """Runs a script whose `python` writes down its arguments, and checks each of those."""
+    log, folder = tmp_path / "log", tmp_path / "bin"
+    folder.mkdir()
+    recorder = folder / "python"
+    recorder.write_text(f'#!/bin/sh\n{{ printf "%s\\037" "$@"; echo; }} >> {log}\n')
+    recorder.chmod(0o755)
+    path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+    env = {**os.environ, **settings, "PATH": path}
+    out = [str(tmp_path / argv[0]), *argv[1:]]
+    subprocess.run(["bash", str(ROOT / script), *out], check=True, env=env, cwd=ROOT)
+    asked = [line.split("\037")[:-1] for line in log.read_text().splitlines()]
+    assert len(asked) > 3
+    for words in asked:
+        check_python(words, monkeypatch, tmp_path)
+
+
+def check_pip(argv: list[str]) -> None:
+    assert argv[0] == "install", f"pip {argv}: no rule for it"
+    for wanted in (word for word in argv[1:] if not word.startswith("-")):
+        name, extras = re.fullmatch(r"([\w.]+)(?:\[(.+)\])?(?:<[\d.]+)?", wanted).groups()
+        settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        if name == ".":
+            offered = settings["optional-dependencies"]
+        else:
+            offered = importlib.metadata.metadata(name).get_all("Provides-Extra")
+            assert any(line.startswith(f"{name}>=") for line in settings["dependencies"])
+        assert set(extras.split(",") if extras else ()) <= set(offered), wanted
+
+
+def check(command: list[str], monkeypatch, tmp_path) -> None:
+    """Refuses a command that would not even start."""
+    settings = dict(itertools.takewhile(bool, (assignment(word) for word in command)))
+    program, *argv = command[len(settings) :]
+    if program in RUNNERS:
+        check_python(argv, monkeypatch, tmp_path)
+    elif program in INSTALLERS:
+        check_pip(argv)
+    elif program == "bash":
+        check_script(argv[0], argv[1:], settings, tmp_path, monkeypatch)
+    else:
+        raise AssertionError(f"{program}: no rule for it")
+
+
+def assignment(word: str) -> tuple[str, str] | None:
+    name, sign, value = word.partition("=")
+    return (name, value) if sign and re.fullmatch("[A-Z0-9_]+", name) else None
+
+
+@pytest.mark.parametrize(("page", "command"), EVERY, ids=[" ".join(c)[-90:] for _, c in EVERY])
+def test_a_command_is_understood(page, command, monkeypatch, tmp_path):
+    check(command, monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -m diffv2iqa_jax.score photos/ --map maps/",
+        "python -m diffv2iqa_jax.nothing photos/",
+        "python -m diffv2iqa_jax.pixels photos/",
+        "python -m diffv2iqa_jax.report",
+        "python -m diffv2iqa_jax.bench unet_backward",
+        "python -m diffv2iqa_jax.main --config quickstart",
+        "python -m diffv2iqa_jax.main --config quickest --workdir w",
+        "python -m diffv2iqa_jax.main --config small:none --workdir w",
+        "python -m diffv2iqa_jax.main --config restore --workdir w --config.data.sise=3",
+        "python -m diffv2iqa_jax.main --config restore --workdir w --config.data.size=large",
+        "python -m diffv2iqa_jax.main --config restore --workdir w --config.optim.name=adamx",
+        "python -m diffv2iqa_jax.main --config restore --workdir w --dry",
+        "python -m diffv2iqa_jax.main --config restore --workdir w --mode test",
+        "python launch/splits.py --config restore --workdir w --preset classic",
+        "python launch/nothing.py",
+        "python -m pytest tests/nothing",
+        "bash launch/nothing.sh w",
+        "pip install jax[gpu]",
+        "pip install -e .[tests]",
+        "rm -r runs",
+    ],
+)
+def test_a_wrong_command_is_not(line, monkeypatch, tmp_path):
+    """What the test above would miss if it were too lenient."""
+    errors = (AssertionError, Exception, SystemExit)
+    with pytest.raises(errors):
+        check(shlex.split(line), monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def small_pictures(tmp_path, monkeypatch):
+    """A folder with the files that blocks of Python name."""
+    Image.fromarray(pictures.picture(40, 48)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[page for page, _ in PYTHON])
+def test_a_block_of_python_runs(page, code, small_pictures, capsys):
+    (small_pictures / "block.py").write_text(code)
+    names = runpy.run_path("block.py")
+    if "get_config" in names:
+        main.check(configs.plain(names["get_config"]()))
+    elif "print(" in code:
+        assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_are_of_a_kind_that_is_checked(page):
+    kinds = {name for _, name, _ in FENCE.findall(text_of(page))}
+    assert kinds <= {"bash", "python", "bibtex"}, kinds
+    assert text_of(page).count("```") == 2 * len(FENCE.findall(text_of(page)))
+
+
+def anchors(page: pathlib.Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.M)
+    plain = (re.sub(r"[^\w\- ]", "", title.lower()) for title in titles)
+    return {title.replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in LINK.findall(prose(page)):
+        if link.startswith("https://"):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / place if place else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_pictures_are_pictures_of_a_reasonable_size(page):
+    for link in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text_of(page)):
+        path = (ROOT / page).parent / link
+        with Image.open(path) as picture:
+            assert np.asarray(picture).std() > 10 and picture.width >= 800
+        assert path.stat().st_size < 600_000
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page):
+    for span in spans(page):
+        if PLACE.fullmatch(span.partition(":")[0]):
+            assert (ROOT / span.partition(":")[0]).exists(), span
+
+
+def known_keys() -> set[str]:
+    """Dotted keys of every packaged configuration, sections too, without the stage's prefix."""
+    keys = set()
+    for name in configs.names():
+        config = configs.plain(configs.load(name))
+        for settings in [config, *config.get("stages", {}).values()]:
+            for key in configs.flat(settings):
+                parts = key.split(".")
+                keys |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return keys
+
+
+KEYS = known_keys()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_keys_that_are_named_exist(page):
+    for span in spans(page):
+        for key in re.findall(r"--config\.([\w.]+)(?==)", span):
+            assert key in KEYS or key == "a.b", span
+
+
+@pytest.fixture(scope="module")
+def options():
+    """Options of every command, those of `main` too."""
+    seen = {f"--{flag.name}" for flag in flags.FLAGS.flags_by_module_dict()[main.__name__]}
+    add = argparse.ArgumentParser.add_argument
+
+    def note(parser, *names, **settings):
+        seen.update(names)
+        return add(parser, *names, **settings)
+
+    def stop(*args, **kwargs):
+        raise Parsed
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(argparse._ActionsContainer, "add_argument", note)
+        for method in ("parse_args", "parse_known_args"):
+            patched.setattr(argparse.ArgumentParser, method, stop)
+        for name in sorted({command[2] for _, command in EVERY if command[1:2] == ["-m"]}):
+            if name.startswith("diffv2iqa_jax.") and name != main.__name__:
+                with pytest.raises(Parsed):
+                    importlib.import_module(name).main([])
+        spec = importlib.util.spec_from_file_location("splits", ROOT / "launch" / "splits.py")
+        launcher = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(launcher)
+        with pytest.raises(Parsed):
+            launcher.main([])
+    return seen
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_options_that_are_named_exist(page, options):
+    for span in spans(page):
+        if re.match(r"--[a-z]", span) and not span.startswith("--config."):
+            assert re.split(r"[ =]", span)[0] in options, span
+
+
+def test_rows_that_are_named_exist():
+    """The table of files in configs/README.md: each row can be loaded."""
+    table = re.findall(r"^\| (\w+)\.py \|.*\|(.*)\|$", text_of("configs/README.md"), re.M)
+    assert {name for name, _ in table} == set(configs.names())
+    for name, cell in table:
+        for row in SPAN.findall(cell):
+            assert configs.load(f"{name}:{row}")
+
+
+def test_the_readme_is_short():
+    assert len(text_of("README.md").split()) < 900
+
+
+def test_ci_finds_its_command_in_the_readme():
+    block = re.search(r"^<!-- test -->\n```bash\n(.+)\n```$", text_of("README.md"), re.M)
+    assert "pytest" in block[1] and "\n" not in block[1]
+    assert diffv2iqa_jax.__name__ in text_of("README.md")
