@@ -63,9 +63,8 @@ def run(
     logs.write_environment(workdir)
     data = open_data(config, on)
     out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
-    if "restorer_from" in resolved and config["restorer"]["cached"]:
-        folder = config["restorer"]["folder"] if on is None else ""
-        folder = folder or os.path.join(out, "views")
+    if stage1 is not None and config["restorer"]["cached"]:
+        folder = (config["restorer"]["folder"] if on is None else "") or os.path.join(out, "views")
         data.views = view_cache.make(resolved, data, stage1, folder, stop)
     if mode == "views":
         return {}

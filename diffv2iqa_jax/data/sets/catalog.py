@@ -48,7 +48,7 @@ class Set(NamedTuple):
         """What a split may not tear apart: a "reference" with all its versions, or an "image"."""
         return "reference" if self.references else "image"
 
-    def quality(self, native) -> np.ndarray:
+    def quality(self, native: float | np.ndarray) -> np.ndarray:
         """Native scores to quality, float64; what is outside the scale leaves [0, 1]."""
         part = (np.asarray(native, np.float64) - self.low) / (self.high - self.low)
         return part if self.higher else 1 - part

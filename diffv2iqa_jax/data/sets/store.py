@@ -125,7 +125,7 @@ def opened(name: str, folder: str) -> tfds.core.DatasetBuilder:
     return tfds.builder_from_directory(str(catalog.place(name, folder)))
 
 
-def facts(name: str, spec: Set, rows: list[Row], **more) -> dict[str, Any]:
+def facts(name: str, spec: Set, rows: list[Row], **more: Any) -> dict[str, Any]:
     """What is kept beside the images: the scale, the parts, a digest of names and scores."""
     sha = hashlib.sha256()
     for row in sorted(rows):
