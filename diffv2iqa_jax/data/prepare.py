@@ -1,4 +1,4 @@
-"""From a download to a data set that configurations can name.
+"""Turns a download into a data set that configurations can name.
 
   python -m diffv2iqa_jax.data.prepare tid2013 --source ~/Downloads/tid2013
   python -m diffv2iqa_jax.data.prepare csv --name mine --source labels.csv --low 1 --high 5
@@ -44,8 +44,9 @@ def public(
     Args:
       name: one of `catalog.SETS`.
       source: its folder or archive.
-      allow_missing: build what is there although files are missing, extra or called otherwise;
-        the set is marked incomplete, and so is every result on it.
+      folder: the folder of all sets, where this one is written.
+      allow_missing: take the files that are there, although some are missing, extra or have other
+        names; the set is marked incomplete, and so is every result on it.
       reading: how image files are read.
 
     Returns:
@@ -77,26 +78,30 @@ def public(
 
 
 def check(spec: Set, rows: list[Row], layout: Layout) -> list[str]:
-    """What the labels of a release have too many or too few of, or beyond the scale."""
-    said, want = len(rows) + len(layout.missing), layout.expected or spec.images
-    found = []
-    if said != want:
-        found.append(f"labels: name {said} images, the release has {want}")
+    """A line each on a wrong number of labels, scores outside the scale, and repeated names."""
+    named, wanted = len(rows) + len(layout.missing), layout.expected or spec.images
+    lines = []
+    if named != wanted:
+        lines.append(f"labels: name {named} images, the release has {wanted}")
     outside = [r for r in rows if r.native is not None and not spec.low <= r.native <= spec.high]
     if outside:
-        first = f"{outside[0].name} with {outside[0].native:g}"
+        example = f"{outside[0].name} with {outside[0].native:g}"
         scale = f"{spec.low:g}..{spec.high:g}"
-        found.append(f"scores: {len(outside)} lie outside {scale}, first {first}")
+        lines.append(f"scores: {len(outside)} lie outside {scale}, first {example}")
     seen: set[str] = set()
     twice = [r.name for r in rows if r.name in seen or seen.add(r.name)]
     if twice:
-        found.append(f"names: {len(twice)} stand twice in the labels, first {twice[0]}")
-    return found
+        lines.append(f"names: {len(twice)} stand twice in the labels, first {twice[0]}")
+    return lines
 
 
 @contextlib.contextmanager
 def unpacked(source: str, folder: str) -> Iterator[Path]:
-    """The source as a folder: itself, or its archive's files, which are removed afterwards."""
+    """The source as a folder: itself, or its unpacked archive, which is removed afterwards.
+
+    Raises:
+      LayoutError: there is no such source, or it is no archive that we unpack.
+    """
     if not os.path.exists(source):
         raise LayoutError(f"--source {source}: there is no such file or folder")
     if os.path.isdir(source):
@@ -111,8 +116,8 @@ def unpacked(source: str, folder: str) -> Iterator[Path]:
         yield Path(place)
 
 
-def mine(o: argparse.Namespace) -> dict:
-    """Builds anybody's own set; raises LayoutError if its table or folder does not fit."""
+def mine(o: argparse.Namespace) -> dict[str, Any]:
+    """Builds a user's own set; raises LayoutError if its table or folder does not fit."""
     if not o.name or not set(o.name) <= set(OF_A_NAME):
         raise LayoutError(f"--name {o.name!r}: give the set a name of letters, digits, - and _")
     name = f"{o.set}/{o.name}"
@@ -181,8 +186,8 @@ def main(argv: list[str] | None = None) -> int:
     o.folder = os.path.expanduser(o.folder)
     name = f"{o.set}/{o.name}" if o.set in OWN else o.set
     if catalog.known(name) and catalog.complete(name, o.folder):
-        place = catalog.place(name, o.folder)
-        print(f"{name}: is there already; remove {place} to build it anew")
+        path = catalog.place(name, o.folder)
+        print(f"{name}: is there already; remove {path} to build it anew")
         return 0
     try:
         if o.set in OWN:

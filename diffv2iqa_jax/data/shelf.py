@@ -1,4 +1,4 @@
-"""A collection of encoded photos: a folder, a glob, or tfrecord files; damaged ones are counted."""
+"""Collections of photo files: a folder, a glob, or tfrecord files. Damaged photos are counted."""
 
 import glob
 import logging
@@ -11,7 +11,7 @@ from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode, formats
 
 LOG = logging.getLogger(__name__)
-DAMAGED_MOST = 0.001  # of all photos; more is a fault of the collection
+DAMAGED_MOST = 0.001  # share of all photos; more is a fault of the collection
 READING = decode.Reading(formats=formats.PHOTOS)
 ENDINGS = formats.endings(formats.PHOTOS)
 FEATURES = ("image", "image/encoded")  # where an example holds the encoded photo
@@ -22,7 +22,7 @@ class TooManyDamaged(ValueError):
 
 
 class Shelf:
-    """Photos by their place, 0 to below len(names).
+    """Photos in a fixed order; a photo's place is its number in it, from 0 on.
 
     Args:
       where: a folder (with those below it), a glob, or a folder or glob of tfrecord files (as
@@ -30,8 +30,9 @@ class Shelf:
       cache: keep the decoded pixels in memory.
 
     Attributes:
-      names: of the photos, in order of their places.
-      damaged: place -> what is wrong with it, of those that were read.
+      names: the photos' names, in their order.
+      encoded: place -> the bytes of the photo's file.
+      damaged: place -> what is wrong with the photo, for damaged photos that were read.
 
     Raises:
       ValueError: there are no photos.
@@ -44,7 +45,7 @@ class Shelf:
         self._cache, self._kept = cache, {}
 
     def picture(self, place: int) -> np.ndarray | None:
-        """uint8 RGB (H, W, 3); None for a damaged photo, which is noted."""
+        """A photo, uint8 RGB (H, W, 3); None if it is damaged, which `damaged` then says."""
         if place in self._kept or place in self.damaged:
             return self._kept.get(place)
         try:
@@ -59,7 +60,10 @@ class Shelf:
         return picture
 
     def sound(self, places: Iterable[int]) -> np.ndarray:
-        """The first of these photos that is not damaged; black if too many are."""
+        """The first of these photos that is not damaged, uint8 RGB (H, W, 3).
+
+        One black pixel, (1, 1, 3), if none is, or once too many photos are damaged.
+        """
         for place in places:
             picture = self.picture(place)
             if picture is not None:
@@ -74,11 +78,11 @@ class Shelf:
     def check(self) -> None:
         """Raises TooManyDamaged, naming them, if more than 0.1 % of the photos are damaged."""
         if self._too_many():
-            found = sorted(self.damaged.items())
-            named = "; ".join(why for _, why in found[:5])
-            more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+            reasons = [reason for _, reason in sorted(self.damaged.items())]
+            named = "; ".join(reasons[:5])
+            more = f" and {len(reasons) - 5} more" if len(reasons) > 5 else ""
             raise TooManyDamaged(
-                f"{self.where}: {len(found)} of {len(self.names)} photos are damaged, more than "
+                f"{self.where}: {len(reasons)} of {len(self.names)} photos are damaged, more than "
                 f"{DAMAGED_MOST:.1%}: {named}{more}; mend or remove them"
             )
 

@@ -1,4 +1,4 @@
-"""Work on a large picture part by part: tiles of one shape, each trusted away from its sides."""
+"""Work on a large picture tile by tile: tiles of one shape that overlap at their sides."""
 
 from collections.abc import Callable
 
@@ -16,24 +16,38 @@ def over(
     side: int = SIDE,
     margin: int = MARGIN,
 ) -> np.ndarray:
-    """What `work` makes, (V, h, w, C) of each tile (h, w, C), put together: (V, H, W, C)."""
+    """Calls `work` on each tile of a picture and puts its results together.
+
+    Args:
+      image_HWC: the picture.
+      work: turns a tile (h, w, C) into (V, h, w, C), for any number V of results.
+      side: height and width of a tile, in pixels; smaller where the picture is.
+      margin: pixels along the side between two tiles that are not trusted: neighbours overlap by
+        at least twice as many.
+
+    Returns:
+      (V, H, W, C), of the type that `work` returns.
+    """
     height, width = image_HWC.shape[:2]
-    out = None
-    for top, rows in _parts(height, side, margin):
-        for left, columns in _parts(width, side, margin):
-            tile = work(image_HWC[top : top + side, left : left + side])
-            if out is None:
-                out = np.empty((len(tile), height, width, tile.shape[-1]), tile.dtype)
-            out[:, rows, columns] = tile[:, _moved(rows, -top), _moved(columns, -left)]
-    return out
+    whole_VHWC = None
+    for top, rows in _spans(height, side, margin):
+        for left, columns in _spans(width, side, margin):
+            tile_VHWC = work(image_HWC[top : top + side, left : left + side])
+            if whole_VHWC is None:
+                shape = (len(tile_VHWC), height, width, tile_VHWC.shape[-1])
+                whole_VHWC = np.empty(shape, tile_VHWC.dtype)
+            trusted_VHWC = tile_VHWC[:, _moved(rows, top), _moved(columns, left)]
+            whole_VHWC[:, rows, columns] = trusted_VHWC
+    return whole_VHWC
 
 
-def _moved(span: slice, by: int) -> slice:
-    return slice(span.start + by, span.stop + by)
+def _moved(span: slice, start: int) -> slice:
+    """A span of the whole, counted from a tile's start."""
+    return slice(span.start - start, span.stop - start)
 
 
-def _parts(length: int, side: int, margin: int) -> list[tuple[int, slice]]:
-    """Where each tile starts, and which part of the whole is taken from it."""
+def _spans(length: int, side: int, margin: int) -> list[tuple[int, slice]]:
+    """Where each tile starts along one axis, and the span of the whole that it fills."""
     if length <= side:
         return [(0, slice(0, length))]
     count = -(-(length - 2 * margin) // (side - 2 * margin))

@@ -55,6 +55,17 @@ def test_tfrecord_files_hold_photos_too(tmp_path):
         Shelf(str(tmp_path))
 
 
+def test_a_record_without_a_photo_is_noted_by_its_name(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    feature = {"label": tf.train.Feature(int64_list=tf.train.Int64List(value=[1]))}
+    example = tf.train.Example(features=tf.train.Features(feature=feature))
+    with tf.io.TFRecordWriter(str(tmp_path / "x.tfrecord")) as file:
+        file.write(example.SerializeToString())
+    shelf = Shelf(str(tmp_path))
+    assert shelf.picture(0) is None
+    assert shelf.damaged[0].startswith("x.tfrecord@12: has no feature image or image/encoded")
+
+
 def test_the_cache_keeps_pixels_and_nothing_else_does(folder):
     for cache in (True, False):
         shelf = Shelf(str(folder), cache)

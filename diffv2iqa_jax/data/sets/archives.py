@@ -1,7 +1,7 @@
-"""Unpacks a downloaded archive into a folder, after every member has been looked at.
+"""Unpacks a downloaded archive into a folder, once every member has been checked.
 
-An archive comes from the network. A member that would leave the folder, is no plain file, or
-unpacks to more than its archive can honestly hold is refused before anything is written.
+An archive comes from the network. If a member would leave the folder, is no plain file, or unpacks
+to more than such an archive can hold, we refuse the archive before we write anything.
 """
 
 import os
@@ -21,15 +21,21 @@ ZIP, TAR = (".zip",), (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz"
 
 
 class Member(NamedTuple):
-    """What an archive says of one of its members."""
+    """A member of an archive, as the archive describes it.
+
+    Attributes:
+      name: its path in the archive.
+      size: bytes that it unpacks to.
+      kind: "file", "folder", "link" or "device".
+    """
 
     name: str
     size: int
-    kind: str  # "file", "folder", or what else it is
+    kind: str
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether the name is that of an archive that `unpack` knows."""
+    """Whether the name ends as those of archives that `unpack` knows."""
     return str(path).lower().endswith((*ZIP, *TAR))
 
 
@@ -37,7 +43,7 @@ def unpack(path: str | Path, folder: str | Path) -> None:
     """Unpacks all files of a zip or tar archive into an empty folder.
 
     Raises:
-      LayoutError: it cannot be read, or a member is refused; nothing was written then.
+      LayoutError: it cannot be read, or a member is refused; then nothing was written.
     """
     path, folder = Path(path), Path(folder)
     try:

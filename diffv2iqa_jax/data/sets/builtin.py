@@ -23,9 +23,9 @@ class BuiltinConfig(tfds.core.BuilderConfig):
       size: height and width in pixels.
       scenes: how many procedural scenes are references.
       photos: how many crops of photos are references, at most 24.
-      every_level: each reference gets all levels of each type; else one level, which turns
-        with the reference and the type so that all pairs are equally frequent.
-      types: which distortions.
+      every_level: each reference gets all levels of each type; else one level, which changes
+        from reference to reference and from type to type, so that all pairs are equally frequent.
+      types: the distortions' names.
     """
 
     size: int
@@ -100,13 +100,14 @@ def _references(config: BuiltinConfig) -> Iterator[tuple[str, str, np.ndarray]]:
         yield f"photo_{photo}_{index:02d}", f"photo_{photo}", picture
 
 
-def records(config: BuiltinConfig) -> Iterator[dict]:
+def records(config: BuiltinConfig) -> Iterator[dict[str, Any]]:
+    """Every record of the set, in the order of ids."""
     number = 0
     for turn, (name, group, reference) in enumerate(_references(config)):
         encoded = _png(reference)
         for place, type in enumerate(config.types):
-            one = (1 + (turn + place) % len(degrade.LEVELS),)
-            for level in degrade.LEVELS if config.every_level else one:
+            single_level = (1 + (turn + place) % len(degrade.LEVELS),)
+            for level in degrade.LEVELS if config.every_level else single_level:
                 image = degrade.degrade(reference, type, level, seed=number)
                 yield {
                     "image": _png(image),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 MOST_LINES = 20  # of any list of complaints
 
@@ -48,10 +49,10 @@ class Set(NamedTuple):
         """What a split may not tear apart: a "reference" with all its versions, or an "image"."""
         return "reference" if self.references else "image"
 
-    def quality(self, native: float | np.ndarray) -> np.ndarray:
-        """Native scores to quality, float64; what is outside the scale leaves [0, 1]."""
-        part = (np.asarray(native, np.float64) - self.low) / (self.high - self.low)
-        return part if self.higher else 1 - part
+    def quality(self, native: ArrayLike) -> np.ndarray:
+        """Native scores to quality, float64; those outside the scale lie outside [0, 1]."""
+        share = (np.asarray(native, np.float64) - self.low) / (self.high - self.low)
+        return share if self.higher else 1 - share
 
 
 class Row(NamedTuple):
@@ -77,18 +78,18 @@ class Row(NamedTuple):
 
 
 class LayoutError(ValueError):
-    """The files are not what the data set needs: one headline, then at most 20 lines."""
+    """The files are not those of the data set: one headline, then at most 20 lines."""
 
     def __init__(self, headline: str, lines: list[str] = ()):
         super().__init__("\n  ".join([headline, *shortened(list(lines))]))
 
 
 class NothingError(LayoutError):
-    """The source is there and holds nothing."""
+    """The source exists and is empty."""
 
 
 def shortened(lines: list[str], most: int = MOST_LINES) -> list[str]:
-    """The first of them, and how many more there are, in at most that many lines."""
+    """At most `most` of the lines; where that cuts some off, the last one says how many."""
     if len(lines) <= most:
         return lines
     return [*lines[: most - 1], f"... and {len(lines) - most + 1} more"]
@@ -140,19 +141,19 @@ OWN = ("csv/", "pool/")
 
 
 def known(name: str) -> bool:
-    """Whether `prepare` can make a set of that name from a download or a user's own files."""
+    """Whether it is a name of a set that `prepare` makes from a download or a user's files."""
     return name in SETS or any(name.startswith(f) and name != f for f in OWN)
 
 
 def place(name: str, folder: str) -> Path:
-    """Where a built set of that name lies below `folder`, there or not."""
+    """The folder of a built set of that name below `folder`; it need not exist."""
     if name in BUILTIN:  # where TFDS puts the builder's config
         return Path(folder, "diffv2iqa_builtin", BUILTIN[name], VERSION)
     return Path(folder, "diffv2iqa_sets", plain(name), VERSION)
 
 
 def complete(name: str, folder: str) -> bool:
-    """Whether it is there, whole."""
+    """Whether the set is built in `folder`, completely."""
     return (place(name, folder) / "dataset_info.json").exists()
 
 
@@ -184,5 +185,5 @@ def check(name: str, folder: str) -> None:
 
 
 def plain(name: str) -> str:
-    """A set's name as one folder's."""
+    """A set's name as the name of a folder."""
     return name.replace("/", "-").replace("@", "_")

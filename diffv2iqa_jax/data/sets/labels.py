@@ -1,6 +1,6 @@
-"""Label files as rows of text: tables with a separator, MATLAB files, Excel sheets.
+"""Reads label files: tables with a separator, MATLAB files, Excel sheets.
 
-Everything a person may have typed is refused with the number of its row, all bad rows at once.
+People type these files. All bad rows are refused at once, each with its number.
 """
 
 import csv
@@ -23,7 +23,8 @@ def table(path: Path, columns: tuple[str, ...] = ()) -> list[dict[str, str]]:
     """Rows of a text table, UTF-8 with or without a mark, any line ends; "," ";" or tab.
 
     Args:
-      columns: names of the columns, where the file does not begin with them.
+      path: the file; its first row names the columns, unless `columns` does.
+      columns: names of the columns.
 
     Returns:
       One dict a row, with the row's number in the file (from 1) under "#".
@@ -35,8 +36,8 @@ def table(path: Path, columns: tuple[str, ...] = ()) -> list[dict[str, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    first = text.partition("\n")[0]
-    separator = max(",;\t", key=first.count)
+    first_line = text.partition("\n")[0]
+    separator = max(",;\t", key=first_line.count)
     rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
     numbered = [(rows.line_num, [f.strip() for f in row]) for row in rows if any(row)]
     if not columns:
@@ -55,18 +56,18 @@ def table(path: Path, columns: tuple[str, ...] = ()) -> list[dict[str, str]]:
 
 
 def pick(path: Path, rows: list[dict[str, str]], *columns: str) -> None:
-    """Refuses a table that lacks one of these columns."""
-    there = [key for key in (rows[0] if rows else {}) if key != "#"]
-    lacking = [c for c in columns if c not in there]
+    """Raises LayoutError for a table that lacks one of these columns."""
+    present = [key for key in (rows[0] if rows else {}) if key != "#"]
+    lacking = [c for c in columns if c not in present]
     if lacking:
-        raise LayoutError(f"{path}: no column {', '.join(map(repr, lacking))}; it has {there}")
+        raise LayoutError(f"{path}: no column {', '.join(map(repr, lacking))}; it has {present}")
 
 
 def numbers(path: Path, rows: list[dict[str, str]], column: str) -> list[float]:
     """A column as finite numbers.
 
     Raises:
-      LayoutError: lists the rows that hold none.
+      LayoutError: some cells are no finite numbers; lists their rows.
     """
     values, wrong = [], []
     for row in rows:
@@ -82,12 +83,12 @@ def numbers(path: Path, rows: list[dict[str, str]], column: str) -> list[float]:
 
 
 def pairs(path: Path) -> list[tuple[str, float]]:
-    """Lines of a name and a score, in either order, apart by a comma or blanks.
+    """(name, score) of each line, which holds both in either order, apart by a comma or blanks.
 
     Raises:
-      LayoutError: lists the lines that are not.
+      LayoutError: lists the lines that hold anything else.
     """
-    found, wrong = [], []
+    listed, wrong = [], []
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         fields = [f for f in re.split(r"[\s,;]+", line) if f]
         if not fields:
@@ -96,28 +97,28 @@ def pairs(path: Path) -> list[tuple[str, float]]:
         score = [v for v in values if math.isfinite(v)]
         names = [f for f, v in zip(fields, values, strict=True) if not math.isfinite(v)]
         if len(score) == 1 and len(names) == 1:
-            found.append((names[0], score[0]))
+            listed.append((names[0], score[0]))
         else:
             wrong.append(f"row {number}: {line[:60]!r} is not one name and one finite number")
     if wrong:
         raise LayoutError(f"{path}: {len(wrong)} bad rows", wrong)
-    return found
+    return listed
 
 
 def mat(path: Path, *names: str) -> list[np.ndarray]:
-    """Variables of a MATLAB file, flat; cells of text come as str.
+    """Variables of a MATLAB file, each flattened to (n,); cells of text as str.
 
     Raises:
-      LayoutError: not such a file, or it lacks one of them.
+      LayoutError: it is no such file, or it lacks one of the variables.
     """
     try:
-        held = matlab.loadmat(path, variable_names=names)
+        variables = matlab.loadmat(path, variable_names=names)
     except (ValueError, TypeError, NotImplementedError, OSError, matlab.matlab.MatReadError) as e:
         raise LayoutError(f"{path}: cannot be read as a MATLAB file ({e})") from e
-    lacking = [n for n in names if n not in held]
+    lacking = [n for n in names if n not in variables]
     if lacking:
         raise LayoutError(f"{path}: holds no {', '.join(lacking)}")
-    return [_flat(held[n]) for n in names]
+    return [_flat(variables[n]) for n in names]
 
 
 def _flat(x: np.ndarray) -> np.ndarray:
@@ -131,7 +132,7 @@ def excel(path: Path) -> list[list[list[str]]]:
     Only values are read: no formula, style or link.
 
     Raises:
-      LayoutError: not such a file, or one that unpacks to more than any label file.
+      LayoutError: it is no such file, or it unpacks to more than any label file.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -150,15 +151,23 @@ def excel(path: Path) -> list[list[list[str]]]:
 
 
 def below(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of the first sheet that has these headings in one row, below that row."""
-    for rows in excel(path):
-        for place, row in enumerate(rows):
-            if set(columns) <= set(row):
-                where = {c: row.index(c) for c in columns}
-                numbered = enumerate(rows[place + 1 :], place + 2)
-                full = ((n, r + [""] * len(row)) for n, r in numbered)
-                found = [{**{c: r[i] for c, i in where.items()}, "#": str(n)} for n, r in full]
-                return [r for r in found if r[columns[0]]]
+    """The rows below the headings, in the first sheet that has all of them in one row.
+
+    Returns:
+      One dict a row, with the row's number in the sheet (from 1) under "#"; rows whose first
+      column is empty are left out.
+
+    Raises:
+      LayoutError: no sheet has these headings.
+    """
+    for sheet in excel(path):
+        for place, headings in enumerate(sheet):
+            if set(columns) <= set(headings):
+                at = {c: headings.index(c) for c in columns}
+                numbered = enumerate(sheet[place + 1 :], place + 2)
+                filled = ((n, row + [""] * len(headings)) for n, row in numbered)
+                rows = [{**{c: row[i] for c, i in at.items()}, "#": str(n)} for n, row in filled]
+                return [row for row in rows if row[columns[0]]]
     raise LayoutError(f"{path}: no sheet has the columns {list(columns)}")
 
 

@@ -1,4 +1,4 @@
-"""Finds a data set's files in a folder, whatever was packed around them, and says what differs."""
+"""Finds a data set's files in a folder, however it was packed, and lists what differs."""
 
 import os
 import re
@@ -11,7 +11,7 @@ ENDINGS = formats.endings(formats.OF_SETS)
 
 
 class Layout:
-    """The files below a folder. What was asked for and was not there, or not so, is kept."""
+    """The files below a folder; it remembers what it was asked for and did not find, or not so."""
 
     def __init__(self, root: str | Path, *, any_case: bool = False):
         """Reads the names below `root`; links to folders are not followed.
@@ -40,8 +40,9 @@ class Layout:
         """All files of any of these names, in the order of the names, the least deep first."""
         found = []
         for name in names:
-            here = [f / n for f, held in self._names.items() for n in held.get(name.casefold(), ())]
-            found += sorted(here, key=lambda p: (len(p.parts), p))
+            key = name.casefold()
+            paths = [f / n for f, names in self._names.items() for n in names.get(key, ())]
+            found += sorted(paths, key=lambda p: (len(p.parts), p))
         return found
 
     def matching(self, pattern: str) -> list[Path]:
@@ -66,11 +67,11 @@ class Layout:
 
     def folders(self, *names: str) -> list[Path]:
         """Folders that are called one of these, or all, sorted; the one searched is among them."""
-        calls = {n.casefold() for n in names}
-        return sorted(f for f in self._names if not names or f.name.casefold() in calls)
+        wanted = {n.casefold() for n in names}
+        return sorted(f for f in self._names if not names or f.name.casefold() in wanted)
 
     def folder(self, names: list[str], *usual: str, elsewhere: bool = True) -> Path:
-        """The folder that holds most of these files, of those that are called as usual.
+        """The folder that holds most of these files; one with a usual name comes first.
 
         Args:
           elsewhere: whether it may have any name, if none is called as usual.
@@ -81,32 +82,32 @@ class Layout:
         return self._ranked(names, usual, elsewhere)[0]
 
     def places(self, names: list[str], *usual: str) -> dict[str, Path]:
-        """A folder for each name, where files of one kind may lie in several; as `folder`."""
+        """The folder of each file, where files of one kind may lie in several; as `folder`."""
         ranked = self._ranked(names, usual, True)
-        names_in = self._names
-        return {
-            name: next((f for f in ranked if name.casefold() in names_in[f]), ranked[0])
-            for name in names
-        }
+        places = {}
+        for name in names:
+            folders = (f for f in ranked if name.casefold() in self._names[f])
+            places[name] = next(folders, ranked[0])
+        return places
 
     def find(self, folder: Path, name: str) -> Path | None:
-        """The file of that name; another case is taken and noted, a lack noted."""
-        have = self._names[folder].get(name.casefold(), [])
+        """The file of that name, in upper or lower case; a missing file or wrong case is noted."""
+        candidates = self._names[folder].get(name.casefold(), [])
         used = self._searched.setdefault(folder, set())
-        where = (folder / name).relative_to(self.root)
-        if not have:
-            self.missing.append(str(where))
+        path = (folder / name).relative_to(self.root)
+        if not candidates:
+            self.missing.append(str(path))
             return None
-        chosen = name if name in have else have[0]
+        chosen = name if name in candidates else candidates[0]
         used.add(chosen)
         if chosen != name and not self._any_case:
-            self.wrong_case.append(f"{where} is called {chosen}")
+            self.wrong_case.append(f"{path} is called {chosen}")
         return folder / chosen
 
     def claim(self, folder: Path, name: str) -> None:
-        """Notes that a file belongs to the set, although nothing is read from it."""
-        held = self._names[folder].get(name.casefold(), ())
-        self._searched.setdefault(folder, set()).update(held)
+        """Notes that a file belongs to the set although nobody reads it."""
+        names = self._names[folder].get(name.casefold(), ())
+        self._searched.setdefault(folder, set()).update(names)
 
     def images(self, folder: Path) -> list[Path]:
         """All images that lie in a folder, sorted."""
@@ -114,7 +115,7 @@ class Layout:
         return [folder / n for n in sorted(names) if n.lower().endswith(ENDINGS)]
 
     def extra(self) -> list[str]:
-        """Images beside those that were found which nothing asked for."""
+        """Images that nobody asked for, in folders where others were found."""
         return [
             str(p.relative_to(self.root))
             for folder, used in sorted(self._searched.items())
@@ -123,7 +124,7 @@ class Layout:
         ]
 
     def differences(self, *others: str) -> list[str]:
-        """What is missing, called otherwise, too much, or said in `others`; at most 20 lines."""
+        """Lines on what is missing, in the wrong case or extra, then `others`; at most 20."""
         kinds = {
             "missing": self.missing,
             "wrong case": self.wrong_case,
@@ -138,16 +139,16 @@ class Layout:
 
     def _ranked(self, names: list[str], usual: tuple[str, ...], elsewhere: bool) -> list[Path]:
         wanted = {n.casefold() for n in names}
-        calls = [u.casefold() for u in usual]
+        usual_names = [u.casefold() for u in usual]
 
-        def rank(folder: Path) -> tuple:
-            held = len(wanted & self._names[folder].keys())
-            called = folder.name.casefold()
-            place = calls.index(called) if called in calls else len(calls)
-            return (place, -held, len(folder.parts), folder)
+        def rank(folder: Path) -> tuple[int, int, int, Path]:
+            count = len(wanted & self._names[folder].keys())
+            name = folder.name.casefold()
+            place = usual_names.index(name) if name in usual_names else len(usual_names)
+            return (place, -count, len(folder.parts), folder)
 
         ranks = sorted(map(rank, self._names))
-        found = [r for r in ranks if r[1] and (elsewhere or r[0] < len(calls))]
+        found = [r for r in ranks if r[1] and (elsewhere or r[0] < len(usual_names))]
         if not found:
             raise LayoutError(
                 f"{self.root}: no folder{' ' * bool(usual)}{' or '.join(usual)} with "
@@ -157,5 +158,5 @@ class Layout:
         return [r[-1] for r in found]
 
     def top(self) -> list[str]:
-        """The names at the top, folders with a stroke at the end."""
+        """The names at the top, those of folders with a slash at the end."""
         return [p.name + "/" * p.is_dir() for p in sorted(self.root.iterdir())]

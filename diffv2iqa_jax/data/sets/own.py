@@ -1,4 +1,4 @@
-"""Anybody's own data set: a table with a row for each image, or a folder of images alone."""
+"""Users' own data sets: a table with a row for each image, or a folder of images alone."""
 
 from pathlib import Path
 
@@ -13,12 +13,12 @@ def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) 
     """Rows of a table of labels.
 
     Args:
-      path: the table; names of images in it are relative to `images`.
-      images: their folder; that of the table if None.
-      columns: what of COLUMNS it has -> its name in the table; image and mos are needed.
+      path: the table; it names images relative to `images`.
+      images: the folder of the images; None means the folder of the table.
+      columns: entries of COLUMNS -> their names in the table; image and mos are needed.
 
     Raises:
-      LayoutError: lists every bad row by its number; nothing was written.
+      LayoutError: lists every bad row by its number.
     """
     path = Path(path)
     if not path.is_file():
@@ -48,21 +48,32 @@ def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) 
     ]
 
 
-def _row(root: Path, row: dict[str, str], columns: dict[str, str], score, level) -> Row:
-    def text(key: str) -> str:
-        return row[columns[key]] if key in columns else ""
-
-    name = text("image")
-    reference = root / text("reference") if "reference" in columns else None
-    group = text("group") or text("reference") or name
-    return Row(name, root / name, reference, score, group, text("type"), int(level), text("part"))
+def _row(
+    root: Path, row: dict[str, str], columns: dict[str, str], score: float, level: float
+) -> Row:
+    cells = dict.fromkeys(COLUMNS, "") | {key: row[column] for key, column in columns.items()}
+    name = cells["image"]
+    return Row(
+        name=name,
+        image=root / name,
+        reference=root / cells["reference"] if "reference" in columns else None,
+        native=score,
+        group=cells["group"] or cells["reference"] or name,
+        type=cells["type"],
+        level=int(level),
+        part=cells["part"],
+    )
 
 
 def catalog(rows: list[Row], low: float, high: float, higher: bool, title: str) -> Set:
-    """What a table of labels says of its set.
+    """The constants of a set, counted from the rows of its table of labels.
+
+    Args:
+      low, high: the ends of the scale of the scores.
+      higher: whether a higher score means higher quality.
 
     Raises:
-      LayoutError: the scale is none, or a score lies outside it.
+      LayoutError: `low` is not below `high`, or a score lies outside them.
     """
     if not low < high:
         raise LayoutError(f"--low {low} --high {high}: the scale's low end must be below its high")

@@ -1,7 +1,7 @@
-"""From a release's folder to rows: one short reader for each data set.
+"""Turns a release's folder into rows: one short reader for each data set.
 
-A reader knows the names inside a set; `Layout` finds the files. Facts of each release (columns,
-row order, odd names) stand where they are used.
+A reader knows the names inside its set, and `Layout` finds the files. What is odd about a release
+(its columns, order of rows, names) is said in its reader.
 """
 
 import re
@@ -12,6 +12,8 @@ import numpy as np
 from diffv2iqa_jax.data.sets import labels
 from diffv2iqa_jax.data.sets.catalog import LayoutError, NothingError, Row
 from diffv2iqa_jax.data.sets.layout import Layout
+
+Listed = list[tuple[str, float]]  # names of images and their scores
 
 LIVE_TYPES = {  # type -> images, references among them included, in the order of the label file
     "jp2k": 227,
@@ -33,7 +35,7 @@ CSIQ_TYPES = {  # as the Excel sheet calls it -> as the files do
 
 
 def live(layout: Layout, file: str, variable: str) -> list[Row]:
-    """Scores of all five types in one row, the undistorted originals in between."""
+    """One row of scores for all five types; undistorted originals stand among them."""
     path = layout.file(file)
     (dmos,) = labels.mat(path, variable)
     (name,) = labels.mat(layout.file("refnames_all.mat"), "refnames_all")
@@ -48,7 +50,7 @@ def live(layout: Layout, file: str, variable: str) -> list[Row]:
         raise LayoutError(f"{path}: {len(kept)} distorted images, yet {len(name)} references")
     references = sorted(set(name.tolist()))
     folder = layout.folder(references, "refimgs", "ref_imgs", "references")
-    found = {r: layout.find(folder, r) for r in references}
+    originals = {r: layout.find(folder, r) for r in references}
     type = np.repeat(list(LIVE_TYPES), list(LIVE_TYPES.values()))
     number = np.concatenate([np.arange(1, n + 1) for n in LIVE_TYPES.values()])
     place = {
@@ -58,10 +60,8 @@ def live(layout: Layout, file: str, variable: str) -> list[Row]:
     rows = []
     for i, reference in zip(kept, name.tolist(), strict=True):
         image = f"img{number[i]}.bmp"
-        rows.append(
-            (f"{type[i]}/{image}", layout.find(place[type[i]], image), found[reference])
-            + (float(dmos[i]), reference, str(type[i]))
-        )
+        paths = layout.find(place[type[i]], image), originals[reference]
+        rows.append((f"{type[i]}/{image}", *paths, float(dmos[i]), reference, str(type[i])))
     for i in np.flatnonzero(original):  # the copies of originals are known, not extra
         layout.claim(place[type[i]], f"img{number[i]}.bmp")
     return _there(rows)
@@ -138,10 +138,11 @@ def koniq10k(layout: Layout, *usual: str) -> list[Row]:
     scores = labels.numbers(path, table, column)
     if max(scores) <= 5:
         raise LayoutError(f"{path}: {column} is on 1..5; {names[0]} has the scale used here")
-    parts = {"training": "train", "validation": "val", "test": "test"}
-    part = [parts.get(r.get("set", ""), "") for r in table]
+    our_names = {"training": "train", "validation": "val", "test": "test"}
     listed = [(r["image_name"], s) for r, s in zip(table, scores, strict=True)]
-    return _photos(layout, listed, *usual, parts=part)
+    return _photos(
+        layout, listed, *usual, parts=[our_names.get(r.get("set", ""), "") for r in table]
+    )
 
 
 def flive(layout: Layout) -> list[Row]:
@@ -151,18 +152,18 @@ def flive(layout: Layout) -> list[Row]:
     name, score = ("name", "mos") if "name" in (table or [{}])[0] else ("name_image", "mos_image")
     labels.pick(path, table, name, score)
     test = layout.files("labels640.csv")
-    held = {r["name_image"] for r in labels.table(test[0])} if test else set()
+    test_names = {r["name_image"] for r in labels.table(test[0])} if test else set()
     scores = labels.numbers(path, table, score)
-    part = [("test" if r[name] in held else "train") if test else "" for r in table]
+    parts = [("test" if r[name] in test_names else "train") if test else "" for r in table]
     listed = [(r[name], s) for r, s in zip(table, scores, strict=True)]
     within: dict[str, list[str]] = {}
     for folder, _, file in (n.rpartition("/") for n, _ in listed):
         within.setdefault(folder, []).append(file)
     at = {f: layout.folder(files, f.rpartition("/")[2]) for f, files in within.items()}
-    found = [layout.find(at[f], file) for f, _, file in (n.rpartition("/") for n, _ in listed)]
+    images = [layout.find(at[f], file) for f, _, file in (n.rpartition("/") for n, _ in listed)]
     rows = [
-        (n, image, None, score, n, "", 0, p)
-        for (n, score), image, p in zip(listed, found, part, strict=True)
+        (n, image, None, score, n, "", 0, part)
+        for (n, score), image, part in zip(listed, images, parts, strict=True)
     ]
     return _there(rows, reference=False)
 
@@ -197,20 +198,20 @@ def biq2021(layout: Layout) -> list[Row]:
     if not path:
         name, score = "Image Name", "MOS"
         tables = {p: layout.file(f"{p.title()} (Images and MOS).csv") for p in ("train", "test")}
-    listed, part = [], []
-    for own, path in tables.items():
+    listed, parts = [], []
+    for part, path in tables.items():
         table = labels.table(path)
-        labels.pick(path, table, name, score, *([] if own else ["split"]))
+        labels.pick(path, table, name, score, *([] if part else ["split"]))
         scores = labels.numbers(path, table, score)
         listed += [(r[name], s) for r, s in zip(table, scores, strict=True)]
         # The held-out part of a part is called dev: nothing is selected on it here.
-        layout.expected = None if own else len(listed)
-        part += [own or {"dev": "test"}.get(r["split"], r["split"]) for r in table]
-    return _photos(layout, listed, "Images", parts=part)
+        layout.expected = None if part else len(listed)
+        parts += [part or {"dev": "test"}.get(r["split"], r["split"]) for r in table]
+    return _photos(layout, listed, "Images", parts=parts)
 
 
 def pool(layout: Layout, *usual: str) -> list[Row]:
-    """Images without opinions: all in the folders of that name, or all there are."""
+    """Images without opinions: all in folders of a usual name, or, without any, all there are."""
     rows = []
     for folder in layout.folders(*usual):
         for path in layout.images(folder):
@@ -241,13 +242,15 @@ READERS: dict[str, Callable[[Layout], list[Row]]] = {
 
 
 def _there(rows: list[tuple], reference: bool = True) -> list[Row]:
-    """Rows whose files are all there; what is not was noted by the layout."""
-    made = [Row(*row) for row in rows]
-    return [r for r in made if r.image and (r.reference or not reference)]
+    """The rows whose files are all there; the layout has noted the files that are not."""
+    every = [Row(*row) for row in rows]
+    return [r for r in every if r.image and (r.reference or not reference)]
 
 
-def _photos(layout: Layout, listed, *usual: str, parts: list[str] | None = None) -> list[Row]:
-    """Authentic images in one folder: each is its own group."""
+def _photos(
+    layout: Layout, listed: Listed, *usual: str, parts: list[str] | None = None
+) -> list[Row]:
+    """Rows of authentic images in one folder; each is a group by itself."""
     folder = layout.folder([name for name, _ in listed], *usual)
     parts = parts or [""] * len(listed)
     rows = [
@@ -258,12 +261,12 @@ def _photos(layout: Layout, listed, *usual: str, parts: list[str] | None = None)
 
 
 def _by_name(
-    layout: Layout, listed, pattern: str, original: str, at: str, *usual: str
+    layout: Layout, listed: Listed, pattern: str, original: str, at: str, *usual: str
 ) -> list[Row]:
     """Distorted images whose name holds reference, type and level.
 
     Args:
-      listed: (name, score).
+      listed: names and scores.
       pattern: of a name, with groups of reference, type and level.
       original: name of a reference's file.
       at: usual folder of the references.
@@ -275,10 +278,10 @@ def _by_name(
         raise LayoutError(f"{len(wrong)} names are not of this set", wrong)
     references = sorted({original.format(m[1]) for m in parsed})
     folder = layout.folder(references, at)
-    found = {r: layout.find(folder, r) for r in references}
+    originals = {r: layout.find(folder, r) for r in references}
     places = layout.places([name for name, _ in listed], *usual)
     rows = [
-        (name, layout.find(places[name], name), found[original.format(m[1])])
+        (name, layout.find(places[name], name), originals[original.format(m[1])])
         + (score, m[1], m[2], int(m[3]))
         for (name, score), m in zip(listed, parsed, strict=True)
     ]

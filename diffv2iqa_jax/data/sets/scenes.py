@@ -40,7 +40,7 @@ PHOTOS = {
 def scene(index: int, size: int) -> np.ndarray:
     """Procedural picture number `index`: (size, size, 3) uint8 RGB.
 
-    Kinds take turns, so that any run of consecutive indices holds all of them.
+    The kinds of scene take turns, so consecutive indices hold all of them.
 
     Raises:
       ValueError: the index is negative or the size below 16.

@@ -42,7 +42,7 @@ class SetConfig(tfds.core.BuilderConfig):
     Attributes:
       rows: of the images, by name.
       spec: the set's constants.
-      facts: to be kept beside the images, see `facts`.
+      facts: kept beside the images, see `facts`.
       reading: how their files are read.
     """
 
@@ -83,12 +83,13 @@ class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
         rated = {SPLIT: self._generate_examples()}
         return rated | ({REFERENCES: self._references()} if self._originals() else {})
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict]]:
-        config, number = self.builder_config, {p: i for i, p in enumerate(self._originals())}
+    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        config = self.builder_config
+        reference_ids = {path: id for id, path in enumerate(self._originals())}
         order = sorted(range(len(config.rows)), key=lambda i: config.rows[i].name)
         rows = [config.rows[i] for i in order]
-        read = _all_read([r.image for r in rows], config.spec, config.reading)
-        for id, (row, place, (data, content)) in enumerate(zip(rows, order, read, strict=True)):
+        images = _all_encoded([r.image for r in rows], config.spec, config.reading)
+        for id, (row, place, (data, content)) in enumerate(zip(rows, order, images, strict=True)):
             native = np.nan if row.native is None else row.native
             record = {
                 "image": data,
@@ -103,30 +104,31 @@ class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
                 "order": place,
                 "content": content,
             }
-            yield id, record | ({"reference_id": number[row.reference]} if number else {})
+            if reference_ids:
+                record["reference_id"] = reference_ids[row.reference]
+            yield id, record
 
-    def _references(self) -> Iterator[tuple[int, dict]]:
+    def _references(self) -> Iterator[tuple[int, dict[str, Any]]]:
         config, paths = self.builder_config, self._originals()
-        group = {r.reference: r.group for r in config.rows}
-        read = _all_read(paths, config.spec, config.reading)
-        for id, (path, (data, content)) in enumerate(zip(paths, read, strict=True)):
-            own = {"image": data, "content": content, "name": path.name, "group": group[path]}
-            place = {"id": id, "order": id, "reference_id": id}
-            none = {"mos": np.nan, "native": np.nan, "type": "", "level": 0, "part": ""}
-            yield id, own | place | none
+        groups = {r.reference: r.group for r in config.rows}
+        unrated = {"mos": np.nan, "native": np.nan, "type": "", "level": 0, "part": ""}
+        images = _all_encoded(paths, config.spec, config.reading)
+        for id, (path, (data, content)) in enumerate(zip(paths, images, strict=True)):
+            record = {"image": data, "content": content, "name": path.name, "group": groups[path]}
+            yield id, record | unrated | {"id": id, "order": id, "reference_id": id}
 
     def _originals(self) -> list[Path]:
-        found = {r.reference for r in self.builder_config.rows} - {None}
-        return sorted(found, key=lambda path: (path.name, path))
+        paths = {r.reference for r in self.builder_config.rows} - {None}
+        return sorted(paths, key=lambda path: (path.name, path))
 
 
 def opened(name: str, folder: str) -> tfds.core.DatasetBuilder:
-    """The built set, by its own description."""
+    """A prepared set, to be read; it describes itself."""
     return tfds.builder_from_directory(str(catalog.place(name, folder)))
 
 
 def facts(name: str, spec: Set, rows: list[Row], **more: Any) -> dict[str, Any]:
-    """What is kept beside the images: the scale, the parts, a digest of names and scores."""
+    """Facts to keep beside the images: the scale, the parts, a digest of names and scores."""
     sha = hashlib.sha256()
     for row in sorted(rows):
         sha.update(f"{row.name}\t{row.native}\t{row.part}\n".encode())
@@ -152,10 +154,13 @@ def build(
     reading: Reading = TO_STORE,
     **more: Any,
 ) -> dict[str, Any]:
-    """Writes the set; killed at any moment, it leaves nothing that looks like a set.
+    """Writes a set; killed at any moment, it leaves nothing that looks like one.
 
     Args:
-      name, folder: what it will be called, and where it will lie.
+      name: of the set, as configurations name it.
+      folder: the folder of all sets.
+      spec: the set's constants.
+      rows: of its images, in any order.
       reading: how the files are read; its options are kept with the facts.
       more: further facts to keep.
 
@@ -178,16 +183,16 @@ def build(
     return {"name": name, "folder": str(builder.data_path), "images": len(rows)}
 
 
-def write(made: tfds.core.DatasetBuilder) -> None:
-    """Builds without a network and without a word."""
+def write(builder: tfds.core.DatasetBuilder) -> None:
+    """Builds a set without the network and without printing."""
     tfds.disable_progress_bar()
     local = tfds.download.DownloadConfig(try_download_gcs=False)
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
-        made.download_and_prepare(download_config=local)
+        builder.download_and_prepare(download_config=local)
 
 
 def _make(config: SetConfig, folder: str) -> Diffv2iqaSets:
-    """The builder, without TFDS's note that it was given a configuration."""
+    """The builder; it keeps TFDS from logging that it got a configuration."""
     level = absl_logging.get_verbosity()
     absl_logging.set_verbosity(absl_logging.ERROR)
     try:
@@ -239,8 +244,8 @@ def _png(picture: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _all_read(paths: list[Path], spec: Set, reading: Reading) -> Iterator[tuple[bytes, int]]:
-    """Each file's bytes and content, in order; files are decoded in parallel, a few ahead."""
+def _all_encoded(paths: list[Path], spec: Set, reading: Reading) -> Iterator[tuple[bytes, int]]:
+    """`encoded` of each file, in order; threads decode a few files ahead."""
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         for start in range(0, len(paths), AT_ONCE):
             chunk = paths[start : start + AT_ONCE]
