@@ -157,7 +157,7 @@ def flow(image_HWC: np.ndarray, weights: str, path: str) -> None:
     with _style():
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(12.4, 5.2), dpi=110, facecolor="white")
+        figure = Figure(figsize=(10.9, 4.6), dpi=120, facecolor="white")
         ax = figure.add_axes((0, 0, 1, 1), xlim=(0, 124), ylim=(0, 52))
         ax.axis("off")
         _draw_restoration(ax, states)
@@ -210,7 +210,7 @@ def _draw_branches(ax: Any) -> None:
         _arrow(ax, (80.4, middle), (83.6, middle))
         _box(ax, (84, middle - 5), (15, 10), compared, "")
         _arrow(ax, (99.4, middle), (104.6, 28 if upper else 24), score)
-    _box(ax, (105, 20), (17, 12), "quality", r"$S_1 + w_2\,S_2$, in 0 to 1")
+    _box(ax, (105, 20), (17, 12), "quality", r"$S_1 + w_2\,S_2$")
 
 
 def _picture(ax: Any, image_HWC: np.ndarray, corner: tuple[float, float], name: str) -> None:
