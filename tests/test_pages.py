@@ -15,6 +15,7 @@ import pathlib
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -28,6 +29,7 @@ from PIL import Image
 import diffv2iqa_jax
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import main
+from diffv2iqa_jax.scoring import program
 from tests import pictures
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -44,6 +46,7 @@ OURS = re.compile(r"(?:python -m diffv2iqa_jax\.|python launch/|bash launch/)")
 PLACE = re.compile(r"(?:configs|diffv2iqa_jax|launch|tests)/[\w./-]*\w")
 RUNNERS = {"python", "python3", ".venv/bin/python"}
 INSTALLERS = {"pip", ".venv/bin/pip"}
+TOOLS = {"cat", "find", "tail"}  # of the system, beside ours
 
 
 def text_of(page: str) -> str:
@@ -68,7 +71,8 @@ def commands(page: str) -> list[list[str]]:
     """Every command of a page as its words, of blocks and of the text."""
     script = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
     lines = [*script.splitlines(), *(span for span in spans(page) if OURS.match(span))]
-    words = [shlex.split(part, comments=True) for line in lines for part in line.split(" && ")]
+    parts = [part for line in lines for part in re.split(r" && | \| ", line)]
+    words = [shlex.split(part, comments=True) for part in parts]
     return [command for command in words if command]
 
 
@@ -117,6 +121,8 @@ def check_python(argv: list[str], monkeypatch, tmp_path) -> None:
     if argv[0].startswith("launch/"):
         assert (ROOT / argv[0]).is_file(), f"{argv[0]}: no such file"
         parse_launcher(argv[1:], monkeypatch)
+        return
+    if argv[0] == f"program/{program.LOADER}":  # what `export` writes
         return
     assert argv[0] == "-m", f"{argv}: no rule for it"
     name, argv = argv[1], argv[2:]
@@ -190,15 +196,17 @@ def check_pip(argv: list[str]) -> None:
 def check(command: list[str], monkeypatch, tmp_path) -> None:
     """Refuses a command that would not even start."""
     settings = dict(itertools.takewhile(bool, (assignment(word) for word in command)))
-    program, *argv = command[len(settings) :]
-    if program in RUNNERS:
+    executable, *argv = command[len(settings) :]
+    if executable in RUNNERS:
         check_python(argv, monkeypatch, tmp_path)
-    elif program in INSTALLERS:
+    elif executable in INSTALLERS:
         check_pip(argv)
-    elif program == "bash":
+    elif executable in TOOLS:
+        assert shutil.which(executable)
+    elif executable == "bash":
         check_script(argv[0], argv[1:], settings, tmp_path, monkeypatch)
     else:
-        raise AssertionError(f"{program}: no rule for it")
+        raise AssertionError(f"{executable}: no rule for it")
 
 
 def assignment(word: str) -> tuple[str, str] | None:
