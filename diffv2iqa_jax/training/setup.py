@@ -13,7 +13,6 @@ from diffv2iqa_jax import rng
 from diffv2iqa_jax.config import call, plain
 from diffv2iqa_jax.distortions.names import PAIRS
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.evaluation.predictions import OUTPUTS
 from diffv2iqa_jax.tasks import distorting as tasks_distorting
 from diffv2iqa_jax.tasks import stages
 from diffv2iqa_jax.tasks.example import example
@@ -158,6 +157,8 @@ def _programs(resolved: dict[str, Any], devices: Devices) -> Programs:
     )
     state = jax.eval_shape(create, rng.stream(0, "init"), {})
     kind = resolved["task"]
+    from diffv2iqa_jax.evaluation.predictions import OUTPUTS  # SciPy: checks do not wait for it
+
     return Programs(
         kind=kind,
         devices=devices,
