@@ -7,6 +7,7 @@ scripts are run with a `python` that only writes down what it is asked for.
 
 import argparse
 import copy
+import functools
 import importlib
 import importlib.metadata
 import itertools
@@ -29,7 +30,7 @@ from PIL import Image
 import diffv2iqa_jax
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import main
-from diffv2iqa_jax.scoring import program
+from diffv2iqa_jax.scoring import program, scorer
 from tests import pictures
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -42,11 +43,11 @@ PAGES = sorted(
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+UNIX = {"find", "cat", "tail"}
 OURS = re.compile(r"(?:python -m diffv2iqa_jax\.|python launch/|bash launch/)")
 PLACE = re.compile(r"(?:configs|diffv2iqa_jax|launch|tests)/[\w./-]*\w")
 RUNNERS = {"python", "python3", ".venv/bin/python"}
 INSTALLERS = {"pip", ".venv/bin/pip"}
-TOOLS = {"cat", "find", "tail"}  # of the system, beside ours
 
 
 def text_of(page: str) -> str:
@@ -67,16 +68,26 @@ def blocks(page: str, *languages: str) -> list[str]:
     return [code for _, name, code in FENCE.findall(text_of(page)) if name in languages]
 
 
+def words_of(line: str) -> list[list[str]]:
+    """The words of each command of a line: joined by && or ; or a pipe, in parentheses or not."""
+    line = re.sub(r" >{1,2} \S+$", "", line.strip())
+    parts = re.split(r" && | \| |; ", line)
+    return [shlex.split(part.strip("() "), comments=True) for part in parts]
+
+
 def commands(page: str) -> list[list[str]]:
-    """Every command of a page as its words, of blocks and of the text."""
-    script = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
-    lines = [*script.splitlines(), *(span for span in spans(page) if OURS.match(span))]
-    parts = [part for line in lines for part in re.split(r" && | \| ", line)]
-    words = [shlex.split(part, comments=True) for part in parts]
-    return [command for command in words if command]
+    """Every command of a page's blocks as its words."""
+    lines = "\n".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
+    return [words for line in lines for words in words_of(line) if words]
 
 
-EVERY = [(page, command) for page in PAGES for command in commands(page)]
+def mentions(page: str) -> list[list[str]]:
+    """Every command in a page's text as its words; arguments may be left out there."""
+    return [words for span in spans(page) if OURS.match(span) for words in words_of(span)]
+
+
+EVERY = [(page, words) for page in PAGES for words in commands(page)]
+MENTIONED = [(page, words) for page in PAGES for words in mentions(page)]
 
 
 class Parsed(BaseException):
@@ -95,6 +106,18 @@ def parse_by_argparse(module, argv: list[str], monkeypatch) -> None:
         patched.setattr(argparse.ArgumentParser, "parse_args", parse)
         with pytest.raises(Parsed):
             module.main(argv)
+
+
+class Refused(BaseException):
+    """What argparse says; nothing below it catches this."""
+
+
+@pytest.fixture(autouse=True)
+def refusals_are_raised(monkeypatch):
+    def refuse(parser, message):
+        raise Refused(message)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "error", refuse)
 
 
 def parse_by_main(argv: list[str], monkeypatch) -> dict:
@@ -122,7 +145,7 @@ def check_python(argv: list[str], monkeypatch, tmp_path) -> None:
         assert (ROOT / argv[0]).is_file(), f"{argv[0]}: no such file"
         parse_launcher(argv[1:], monkeypatch)
         return
-    if argv[0] == f"program/{program.LOADER}":  # what `export` writes
+    if pathlib.Path(argv[0]).name == program.LOADER:  # `export` has written it
         return
     assert argv[0] == "-m", f"{argv}: no rule for it"
     name, argv = argv[1], argv[2:]
@@ -196,17 +219,15 @@ def check_pip(argv: list[str]) -> None:
 def check(command: list[str], monkeypatch, tmp_path) -> None:
     """Refuses a command that would not even start."""
     settings = dict(itertools.takewhile(bool, (assignment(word) for word in command)))
-    executable, *argv = command[len(settings) :]
-    if executable in RUNNERS:
+    name, *argv = command[len(settings) :]
+    if name in RUNNERS:
         check_python(argv, monkeypatch, tmp_path)
-    elif executable in INSTALLERS:
+    elif name in INSTALLERS:
         check_pip(argv)
-    elif executable in TOOLS:
-        assert shutil.which(executable)
-    elif executable == "bash":
+    elif name == "bash":
         check_script(argv[0], argv[1:], settings, tmp_path, monkeypatch)
     else:
-        raise AssertionError(f"{executable}: no rule for it")
+        assert name in UNIX and shutil.which(name), f"{name}: no rule for it"
 
 
 def assignment(word: str) -> tuple[str, str] | None:
@@ -214,16 +235,30 @@ def assignment(word: str) -> tuple[str, str] | None:
     return (name, value) if sign and re.fullmatch("[A-Z0-9_]+", name) else None
 
 
-@pytest.mark.parametrize(("page", "command"), EVERY, ids=[" ".join(c)[-90:] for _, c in EVERY])
-def test_a_command_is_understood(page, command, monkeypatch, tmp_path):
-    check(command, monkeypatch, tmp_path)
+def names_of(cases: list) -> list[str]:
+    return [f"{page}: {' '.join(words)[:90]}" for page, words in cases]
+
+
+@pytest.mark.parametrize(("page", "words"), EVERY, ids=names_of(EVERY))
+def test_a_command_is_understood(page, words, monkeypatch, tmp_path):
+    check(words, monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize(("page", "words"), MENTIONED, ids=names_of(MENTIONED))
+def test_a_command_in_the_text_is_understood(page, words, monkeypatch, tmp_path):
+    try:
+        check(words, monkeypatch, tmp_path)
+    except (Refused, AssertionError) as refused:
+        if not re.search("arguments are required|--workdir is missing", str(refused)):
+            raise
 
 
 WRONG = {
     "python -m diffv2iqa_jax.score photos/ --map maps/": "no such option",
     "python -m diffv2iqa_jax.nothing photos/": "No module named",
     "python -m diffv2iqa_jax.pixels photos/": "is no command",
-    "python -m diffv2iqa_jax.report": "2",  # argparse has written why
+    "python -m diffv2iqa_jax.report": "arguments are required",
+    "python -m diffv2iqa_jax.convert vit a.npz b.safetensors": "invalid choice",
     "python -m diffv2iqa_jax.bench unet_backward": "known are",
     "python -m diffv2iqa_jax.main --config restore": "--workdir is missing",
     "python -m diffv2iqa_jax.main --config quickest --workdir w": "no such configuration",
@@ -234,7 +269,7 @@ WRONG = {
     "python -m diffv2iqa_jax.main --config sr3 --workdir w --dry": "Unknown command line flag",
     "python -m diffv2iqa_jax.main --config sr3 --workdir w --mode test": "one of",
     "python -m diffv2iqa_jax.main --config sr3 --workdir w again": "no flags of main",
-    "python launch/splits.py --config sr3 --workdir w --preset classic": "2",
+    "python launch/splits.py --config sr3 --workdir w --preset classic": "invalid choice",
     "python launch/nothing.py": "launch/nothing.py",
     "python -m pytest tests/nothing": "tests/nothing",
     "bash launch/nothing.sh w": "launch/nothing.sh",
@@ -259,17 +294,22 @@ def small_pictures(tmp_path, monkeypatch):
     return tmp_path
 
 
-PYTHON = [(page, code) for page in PAGES for code in blocks(page, "python")]
+# The pages load the same weights: what is compiled for one serves the others.
+load_once = functools.cache(scorer.load)
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
 
 
-@pytest.mark.parametrize(("page", "code"), PYTHON, ids=[page for page, _ in PYTHON])
-def test_a_block_of_python_runs(page, code, small_pictures, capsys):
-    (small_pictures / "block.py").write_text(code)
-    names = runpy.run_path("block.py")
-    if "get_config" in names:
-        main.check(configs.plain(names["get_config"]()))
-    elif "print(" in code:
-        assert capsys.readouterr().out.strip()
+@pytest.mark.parametrize("page", WITH_PYTHON)
+def test_blocks_of_python_run_one_after_the_other(page, small_pictures, monkeypatch, capsys):
+    monkeypatch.setattr(scorer, "load", load_once)
+    names = {}
+    for code in blocks(page, "python"):
+        (small_pictures / "block.py").write_text(code)
+        names = runpy.run_path("block.py", init_globals=names)
+        if "get_config" in names:
+            main.check(configs.plain(names["get_config"]()))
+        elif "print(" in code:
+            assert capsys.readouterr().out.strip()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -352,7 +392,9 @@ def options():
         patched.setattr(argparse._ActionsContainer, "add_argument", note)
         for method in ("parse_args", "parse_known_args"):
             patched.setattr(argparse.ArgumentParser, method, stop)
-        for name in sorted({command[2] for _, command in EVERY if command[1:2] == ["-m"]}):
+        for name in sorted(
+            {command[2] for _, command in EVERY + MENTIONED if command[1:2] == ["-m"]}
+        ):
             if name.startswith("diffv2iqa_jax.") and name != main.__name__:
                 with pytest.raises(Parsed):
                     importlib.import_module(name).main([])
