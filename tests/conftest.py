@@ -90,7 +90,7 @@ def restored(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def judged(data, restored, tmp_path_factory):
+def quality_run(data, restored, tmp_path_factory):
     """A finished stage-2 run on it."""
     from tests import runs
 
@@ -101,13 +101,13 @@ def judged(data, restored, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def by_crops(data, restored, judged, tmp_path_factory):
+def by_crops(data, restored, quality_run, tmp_path_factory):
     """That run as if its restorer had seen each crop by itself, and evaluated so."""
     from diffv2iqa_jax import config
     from tests import runs
 
     def make(work):
-        shutil.copytree(judged, work, ignore=shutil.ignore_patterns("views", "results.json"))
+        shutil.copytree(quality_run, work, ignore=shutil.ignore_patterns("views", "results.json"))
         changed = runs.stage2(data, restored, **{"restorer.cached": False})
         config.write_json(str(work / "config.json"), changed)
         for path in work.glob("checkpoints/*/meta/metadata"):

@@ -49,20 +49,20 @@ def test_the_loader_has_ten_lines_and_the_program_two_platforms(exported):
     assert card["protocol"]["pp"] == "grid(16)" and card["direction"] == "higher is better"
 
 
-def test_whole_pictures_are_exported_by_crops_only_on_request(judged, tmp_path, capsys):
-    assert export.main([str(judged), str(tmp_path / "x")]) == 5
+def test_whole_pictures_are_exported_by_crops_only_on_request(quality_run, tmp_path, capsys):
+    assert export.main([str(quality_run), str(tmp_path / "x")]) == 5
     assert "--by_crops" in capsys.readouterr().err and not (tmp_path / "x").exists()
-    assert export.main([str(judged), str(tmp_path / "x"), "--by_crops"]) == 0
+    assert export.main([str(quality_run), str(tmp_path / "x"), "--by_crops"]) == 0
     assert json.loads((tmp_path / "x" / program.CARD).read_text())["protocol"]["views"] == "crop"
 
 
 @pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("pp", ["resize(24)|grid(16)", "resize(20)|center(16)"])
 def test_pictures_of_one_size_are_restored_as_the_evaluation_did(
-    judged, by_crops, apart, tmp_path, whole, pp
+    quality_run, by_crops, apart, tmp_path, whole, pp
 ):
     """Resized first, even whole pictures have one shape; the program then crops the views."""
-    run = judged if whole else by_crops
+    run = quality_run if whole else by_crops
     assert export.main([str(run), str(tmp_path / "dest"), "--pp", pp]) == 0
     card = json.loads((tmp_path / "dest" / program.CARD).read_text())
     assert card["protocol"] | {"pp": pp, "views": "whole" if whole else "crop"} == card["protocol"]

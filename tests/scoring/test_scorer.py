@@ -32,8 +32,8 @@ def picture(h=24, w=40, seed=0):
 
 
 @pytest.fixture(scope="session", params=["whole", "crops"])
-def run(request, judged, by_crops):
-    return judged if request.param == "whole" else by_crops
+def run(request, quality_run, by_crops):
+    return quality_run if request.param == "whole" else by_crops
 
 
 @pytest.fixture(scope="session")
@@ -229,8 +229,8 @@ def test_too_little_memory_halves_the_batch(score, monkeypatch):
     assert score.batch == 2
 
 
-def test_large_pictures_are_restored_by_tiles_and_few_shapes_are_kept(judged, monkeypatch):
-    scores = scorer.load(judged, jit_cache=None)
+def test_large_pictures_are_restored_by_tiles_and_few_shapes_are_kept(quality_run, monkeypatch):
+    scores = scorer.load(quality_run, jit_cache=None)
     monkeypatch.setattr(tiles, "PIXELS", 32 * 32)
     monkeypatch.setattr(tiles, "over", functools.partial(tiles.over, side=24, margin=4))
     monkeypatch.setattr(scorer, "SHAPES", 2)

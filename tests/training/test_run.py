@@ -38,9 +38,9 @@ def test_stage_1_leaves_a_whole_run_folder(restored):
     assert names <= set(os.listdir(restored))
 
 
-def test_stage_2_scores_every_test_image_once(judged):
-    results = json.loads((judged / "results.json").read_text())
-    rows = predictions(judged)
+def test_stage_2_scores_every_test_image_once(quality_run):
+    results = json.loads((quality_run / "results.json").read_text())
+    rows = predictions(quality_run)
     assert len({r["id"] for r in rows}) == len(rows) == results["images"] == 16
     assert set(results["scores"]) == {"score", "score_guidance", "score_difference"}
     for row in rows:  # the sum, as the paper has it
@@ -61,9 +61,9 @@ def rated(folder, count=24) -> None:
     store.build("csv/other", str(folder), spec, rows, complete=True, lacking=3)
 
 
-def test_a_finished_run_is_evaluated_on_all_of_another_set(data, restored, judged, tmp_path):
+def test_a_finished_run_is_evaluated_on_all_of_another_set(data, restored, quality_run, tmp_path):
     work = tmp_path / "run"
-    shutil.copytree(judged, work)
+    shutil.copytree(quality_run, work)
     before = (work / "results.json").read_bytes()
     rated(data)
     config = runs.stage2(data, restored)
@@ -121,9 +121,9 @@ def test_cached_views_are_what_the_restorer_computes(data, restored, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["restoration", "quality"])
-def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, judged, tmp_path, stage):
+def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, quality_run, tmp_path, stage):
     config = runs.stage1(data) if stage == "restoration" else runs.stage2(data, restored)
-    whole, broken = restored if stage == "restoration" else judged, tmp_path / "broken"
+    whole, broken = restored if stage == "restoration" else quality_run, tmp_path / "broken"
     assert runs.run(config, broken, stop_at=4) == {}  # leaves after 3, saved at 2
     runs.run(config, broken)
     results = [json.loads((work / "results.json").read_text()) for work in (whole, broken)]
@@ -165,7 +165,7 @@ def test_another_configuration_in_a_used_workdir_is_refused(data, restored):
         runs.run(runs.stage1(data, **{"optim.lr": 0.1}), str(restored))
 
 
-def test_the_views_pass_goes_on_where_it_stopped(data, restored, judged, tmp_path):
+def test_the_views_pass_goes_on_where_it_stopped(data, restored, quality_run, tmp_path):
     work = tmp_path / "run"
     config = runs.stage2(data, restored)
     runs.run(config, str(work), mode="views")
@@ -184,8 +184,8 @@ def test_the_views_pass_goes_on_where_it_stopped(data, restored, judged, tmp_pat
         runs.run(other, tmp_path / "other")
 
 
-def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, judged):
-    folder = judged / "views"
+def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, quality_run):
+    folder = quality_run / "views"
     meta = json.loads((folder / view_cache.META).read_text())
     assert meta["restorer"] == runs.stage1(data)["restorer"]
     source = reading.load("builtin/tiny", str(data))
@@ -242,8 +242,8 @@ def test_a_key_that_nobody_reads_is_an_error_naming_the_nearest(data, tmp_path, 
         runs.run(config, tmp_path / "run")
 
 
-def test_a_run_that_is_no_stage_1_is_refused(data, judged, tmp_path):
-    for run, message in ((tmp_path / "none", "no checkpoint"), (judged, "is a quality run")):
+def test_a_run_that_is_no_stage_1_is_refused(data, quality_run, tmp_path):
+    for run, message in ((tmp_path / "none", "no checkpoint"), (quality_run, "is a quality run")):
         with pytest.raises(ConfigError, match=message):
             runs.run(runs.stage2(data, run), tmp_path / "run")
         assert not (tmp_path / "run").exists()
