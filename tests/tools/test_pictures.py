@@ -95,13 +95,14 @@ def test_half_leaves_the_left_half_as_it_is():
 
 
 def test_the_flow_shows_the_states_of_three_steps(texts, by_crops, tmp_path, monkeypatch):
+    drawn, states = [], pictures._states
     monkeypatch.setattr(pictures, "THUMBNAIL", 16)
+    monkeypatch.setattr(pictures, "_states", lambda *args: drawn.extend(states(*args)) or drawn)
     argv = ["flow", "scene:1", "-o", str(tmp_path / "flow.png"), "--weights", str(by_crops)]
     assert pictures.main(argv) == 0
     assert {"$y_0$, restored", "$y_{t1}$, still noisy", "$y_{t2}$, noisier", "$S_1$"} <= set(texts)
-    states = pictures._states(picture(16, 16), str(by_crops))
-    np.testing.assert_array_equal(states[0], picture(16, 16))
-    assert len(states) == 4 and len({state.tobytes() for state in states}) == 4
+    np.testing.assert_array_equal(drawn[0], pictures._thumbnail(pictures.read("scene:1")))
+    assert len(drawn) == 4 and len({state.tobytes() for state in drawn}) == 4
 
 
 def test_a_photo_is_a_file_or_a_scene(tmp_path):
