@@ -140,7 +140,7 @@ def packed(by_crops, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def apart():
-    """Environment of a process that compiles as the tests do, on one device."""
+    """Environment of a process that compiles as the tests do."""
     compiling = {
         "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

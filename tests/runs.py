@@ -9,6 +9,9 @@ SIZE = tiny.SIZE
 PROGRAMS = {}  # what the runs of this process have compiled, by configuration
 
 
+SELDOM = {"log": 1, "evaluate": 4, "save": 4}  # where a run's way is not the subject
+
+
 def run(config: dict, workdir, *, report: bool = False, **how) -> dict:
     """A run of one stage that compiles no step twice; the report is drawn only where it matters."""
     return training.run(config, str(workdir), programs=PROGRAMS, report=report, **how)

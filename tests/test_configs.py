@@ -91,17 +91,14 @@ def tiny_config(name: str, row: str) -> dict:
     return config
 
 
-# Rows whose steps are made of different parts. The others change numbers, losses or switches of
-# these, and have tests of their own for what they change.
+# Rows whose steps are made of different parts, less those that whole runs train (restore's base,
+# DiffV2IQA's paper and release, MANIQA: tests/training). The others change numbers, losses or
+# switches of these, and have tests of their own for what they change.
 DISTINCT = (
-    ("restore", "base"),
     ("sr3", "16_128"),
     ("sr3", "unconditional"),
-    ("maniqa", "ours"),
     ("vcrnet", "restoration"),
     ("vcrnet", "quality"),
-    ("diffv2iqa", "paper"),
-    ("diffv2iqa", "release"),
     ("diffv2iqa", "trained_backbones"),
     ("small", "starter"),
 )

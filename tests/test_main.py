@@ -29,8 +29,8 @@ def get_config():
 
 @pytest.fixture
 def settings(apart) -> dict:
-    """Of a process with one device that compiles as the tests do."""
-    env = {**apart, "XLA_FLAGS": "", "PYTHONWARNINGS": "", "PYTHONPATH": str(ROOT)}
+    """Of a process that compiles as the tests do, for as many devices: nothing twice."""
+    env = {**apart, "PYTHONWARNINGS": "", "PYTHONPATH": str(ROOT)}
     return {"cwd": ROOT, "env": env, "text": True}
 
 

@@ -91,7 +91,7 @@ def test_a_pool_teaches_nothing(data, restored, tmp_path):
 
 
 def test_what_was_trained_on_everything_has_no_own_test(data, restored, tmp_path):
-    config = runs.stage2(data, restored, **{"data.parts": "all", "optim.steps": 1})
+    config = runs.stage2(data, restored, **{"data.parts": "all", "every": runs.SELDOM})
     results = runs.run(config, tmp_path / "run", report=True)
     assert results["part"] == "none" and results["images"] == 0 and results["scores"] == {}
     page = (tmp_path / "run" / "report.html").read_text()
@@ -155,7 +155,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(data, restored, tmp_path):
 
 def test_pmap_and_jit_train_alike(data, restored, tmp_path):
     plain = json.loads((restored / "results.json").read_text())
-    config = runs.stage1(data, **{"devices.map": "pmap"})
+    config = runs.stage1(data, **{"devices.map": "pmap", "every": runs.SELDOM})
     got = runs.run(config, tmp_path / "run")
     assert got["psnr_restored"] == pytest.approx(plain["psnr_restored"], abs=1e-3)
 
@@ -193,7 +193,8 @@ def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, quali
 
 
 def test_the_other_preset_trains_too(data, restored, tmp_path):
-    config = runs.stage2(data, restored, "release", **{"optim.steps": 2})
+    changes = {"optim.steps": 2, "every": runs.SELDOM}
+    config = runs.stage2(data, restored, "release", **changes)
     results = runs.run(config, tmp_path / "run")
     assert results["images"] == 16
     assert all(np.isfinite(x["train/loss"]) for x in lines(tmp_path / "run") if "train/loss" in x)
@@ -201,7 +202,7 @@ def test_the_other_preset_trains_too(data, restored, tmp_path):
 
 REFUSED = {
     "data.batch": (7, "must be a multiple of 4 devices"),
-    "every.save": (0, "must be at least 1"),
+    "every.save": (0, "must be a whole number, at least 1"),
     "optim.name": ("adamm", "known are"),
     "optim.frozen": ("nothing_like_it", "matches 0 of"),
     "optim.rates": ((("nothing_like_it", 2.0),), "matches nothing trained"),
