@@ -92,10 +92,9 @@ def tiny_config(name: str, row: str) -> dict:
 
 
 # Rows whose steps are made of different parts, less those that whole runs train (restore's base,
-# DiffV2IQA's paper and release, MANIQA: tests/training). The others change numbers, losses or
+# SR3 among it, DiffV2IQA's paper and release, MANIQA: tests/training). The others change numbers, losses or
 # switches of these, and have tests of their own for what they change.
 DISTINCT = (
-    ("sr3", "16_128"),
     ("sr3", "unconditional"),
     ("vcrnet", "restoration"),
     ("vcrnet", "quality"),
