@@ -91,9 +91,9 @@ def tiny_config(name: str, row: str) -> dict:
     return config
 
 
-# Rows whose steps are made of different parts, less those whose parts whole runs train (restore's
-# base and so sr3's 16_128, DiffV2IQA's paper and release, MANIQA: tests/training). The others change
-# numbers, losses or switches of these, and have tests of their own for what they change.
+# Rows whose steps are made of different parts, less those whose parts whole runs train: restore's
+# base and so sr3's 16_128, DiffV2IQA's paper and release, MANIQA (tests/training). The others
+# change numbers, losses or switches of these, and have tests of their own for what they change.
 DISTINCT = (
     ("sr3", "unconditional"),
     ("vcrnet", "restoration"),
