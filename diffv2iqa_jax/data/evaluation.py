@@ -52,16 +52,16 @@ def to_evaluate(
     ids = np.sort(np.asarray(ids, np.int64))
     if not len(ids):
         return iter(())
-    read = _reader(source, ids, pp, views)
+    rows_of = _rows_of(source, ids, pp, views)
     if ops_numpy.makes_several(pp):
         # How many crops there are is known only once all pictures are decoded, so every
         # process does that and keeps its own rows.
-        rows = itertools.chain.from_iterable(in_order(read, ids.tolist()))
+        rows = itertools.chain.from_iterable(in_order(rows_of, source.examples(ids)))
         return _own_rows(_chunks(rows, batch), batch, slice(number * share, (number + 1) * share))
     padded = np.append(ids, np.repeat(ids[-1:], -len(ids) % batch))
     own = np.arange(len(padded)) % batch // share == number
     mask = (np.arange(len(padded)) < len(ids)).astype(np.float32)[own]
-    rows = itertools.chain.from_iterable(in_order(read, padded[own].tolist()))
+    rows = itertools.chain.from_iterable(in_order(rows_of, source.examples(padded[own])))
     masked = (row | {"mask": real} for row, real in zip(rows, mask, strict=True))
     return map(_stacked, _chunks(masked, share))
 
@@ -82,8 +82,9 @@ def whole(
     """
     number, share = own_share(batch, process)
     own = np.sort(np.asarray(ids, np.int64))[number :: process[1]]
-    read = _reader(source, own, spec.head(pp)[0], None)
-    return same_shapes(itertools.chain.from_iterable(in_order(read, own.tolist())), share)
+    rows_of = _rows_of(source, own, spec.head(pp)[0], None)
+    rows = itertools.chain.from_iterable(in_order(rows_of, source.examples(own)))
+    return same_shapes(rows, share)
 
 
 def own_share(batch: int, process: tuple[int, int]) -> tuple[int, int]:
@@ -100,17 +101,17 @@ def own_share(batch: int, process: tuple[int, int]) -> tuple[int, int]:
     return number, batch // count
 
 
-def _reader(
+def _rows_of(
     source: Source, ids: np.ndarray, pp: str, views: StoredViews | None
-) -> Callable[[int], list[Row]]:
-    """The function id -> the rows that its crops are in a batch."""
+) -> Callable[[dict[str, Any]], list[Row]]:
+    """The function encoded example -> the rows that its crops are in a batch."""
     before_views, pipeline = (ops_numpy.parse(text) for text in spec.head(pp))
     several = ops_numpy.makes_several(pp)
     if views is not None:
         views.check(ids, source.table["name"])
 
-    def read(id: int) -> list[Row]:
-        example = source.example(id)
+    def rows(example: dict[str, Any]) -> list[Row]:
+        id = example["id"]
         content = np.uint32(source.table["content"][id])
         image = decode.pixels_of(example["image"])
         reference = decode.pixels_of(example["reference"]) if "reference" in example else None
@@ -127,7 +128,7 @@ def _reader(
             for place, crop in enumerate(crops)
         ]
 
-    return read
+    return rows
 
 
 def _row(crop: ops_numpy.Crop) -> Row:

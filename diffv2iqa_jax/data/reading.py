@@ -1,7 +1,7 @@
 """A prepared data set, opened: its table, its stored records, its facts."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from diffv2iqa_jax.data.records import Records, fields
 from diffv2iqa_jax.data.sets import registry, store
 
 ENCODED = ("image", "reference")
+AT_ONCE = 32  # records: opening a file for each takes as long as decoding a small picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,13 +36,15 @@ class Source:
     originals: Records | None
     facts: dict[str, Any]
 
-    def example(self, id: int) -> dict[str, Any]:
-        """The record of this id: its row of the table, image and reference still encoded."""
-        example = fields(self.read(np.array([id]))[0])
-        if self.originals is not None:
-            (original,) = self.originals.read(np.array([example.pop("reference_id")]))
-            example["reference"] = fields(original)["image"]
-        return example
+    def examples(self, ids: np.ndarray) -> Iterator[dict[str, Any]]:
+        """The records of these ids: rows of the table, image and reference still encoded."""
+        for start in range(0, len(ids), AT_ONCE):
+            examples = [fields(record) for record in self.read(ids[start : start + AT_ONCE])]
+            if self.originals is not None:
+                references = np.array([example.pop("reference_id") for example in examples])
+                for example, record in zip(examples, self.originals.read(references), strict=True):
+                    example["reference"] = fields(record)["image"]
+            yield from examples
 
 
 def load(name: str, folder: str) -> Source:

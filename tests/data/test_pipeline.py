@@ -206,7 +206,7 @@ def test_missing_views_are_named_before_anything_runs(tiny, views):
 
 def test_an_example_is_its_row_of_the_table_with_encoded_pictures(tiny):
     for id in (0, 41):
-        example = tiny.example(id)
+        (example,) = tiny.examples(np.array([id]))
         assert {key: example[key] for key in ("id", "level")} == {
             "id": id,
             "level": tiny.table["level"][id],

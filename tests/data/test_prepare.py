@@ -68,7 +68,7 @@ def test_a_release_becomes_a_set_that_reads_back(release, tmp_path, capsys):
     np.testing.assert_allclose(table["mos"], (table["native"] - 1) / 4, atol=1e-6)
     assert set(table["group"]) == {"I01", "I02"} and len(set(table["type"])) == 25
     assert source.facts["complete"] and source.facts["scale"] == [1, 5]
-    record = source.example(130)
+    (record,) = source.examples(np.array([130]))
     name = table["name"][130]
     assert record["image"] == (release / "images" / name).read_bytes()  # the file's own bytes
     assert record["reference"] == (release / "images" / "I02.png").read_bytes()
