@@ -13,7 +13,7 @@ import numpy as np
 from diffv2iqa_jax.data.reading import Source
 from diffv2iqa_jax.data.stored_views import StoredViews
 from diffv2iqa_jax.pp import decode, ops_numpy, spec
-from diffv2iqa_jax.pp.ahead import in_order
+from diffv2iqa_jax.pp.ahead import CORES, in_order
 
 Batches = Iterator[dict[str, np.ndarray]]
 Row = dict[str, Any]
@@ -56,13 +56,13 @@ def to_evaluate(
     if ops_numpy.makes_several(pp):
         # How many crops there are is known only once all pictures are decoded, so every
         # process does that and keeps its own rows.
-        rows = itertools.chain.from_iterable(in_order(rows_of, source.examples(ids)))
+        rows = _rows(source, ids, rows_of)
         return _own_rows(_chunks(rows, batch), batch, slice(number * share, (number + 1) * share))
     padded = np.append(ids, np.repeat(ids[-1:], -len(ids) % batch))
     own = np.arange(len(padded)) % batch // share == number
     mask = (np.arange(len(padded)) < len(ids)).astype(np.float32)[own]
-    rows = itertools.chain.from_iterable(in_order(rows_of, source.examples(padded[own])))
-    masked = (row | {"mask": real} for row, real in zip(rows, mask, strict=True))
+    rows = zip(_rows(source, padded[own], rows_of), mask, strict=True)
+    masked = (row | {"mask": real} for row, real in rows)
     return map(_stacked, _chunks(masked, share))
 
 
@@ -83,8 +83,7 @@ def whole(
     number, share = own_share(batch, process)
     own = np.sort(np.asarray(ids, np.int64))[number :: process[1]]
     rows_of = _rows_of(source, own, spec.head(pp)[0], None)
-    rows = itertools.chain.from_iterable(in_order(rows_of, source.examples(own)))
-    return same_shapes(rows, share)
+    return same_shapes(_rows(source, own, rows_of), share)
 
 
 def own_share(batch: int, process: tuple[int, int]) -> tuple[int, int]:
@@ -105,7 +104,7 @@ def _rows_of(
     source: Source, ids: np.ndarray, pp: str, views: StoredViews | None
 ) -> Callable[[dict[str, Any]], list[Row]]:
     """The function encoded example -> the rows that its crops are in a batch."""
-    before_views, pipeline = (ops_numpy.parse(text) for text in spec.head(pp))
+    before_views, pipeline = (ops_numpy.parse(text, with_reference=True) for text in spec.head(pp))
     several = ops_numpy.makes_several(pp)
     if views is not None:
         views.check(ids, source.table["name"])
@@ -129,6 +128,16 @@ def _rows_of(
         ]
 
     return rows
+
+
+def _rows(
+    source: Source, ids: np.ndarray, rows_of: Callable[[dict[str, Any]], list[Row]]
+) -> Iterator[Row]:
+    """The rows of these ids, in order: of each thread one picture in work, and one that is done."""
+    examples = source.examples(ids)
+    return itertools.chain.from_iterable(
+        in_order(rows_of, examples, workers=CORES, window=2 * CORES)
+    )
 
 
 def _row(crop: ops_numpy.Crop) -> Row:

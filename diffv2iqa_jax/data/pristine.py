@@ -108,7 +108,7 @@ class Pristine:
         pp = self._pp("pp_test")
         if ops_numpy.makes_several(pp):
             raise ValueError(f"{pp!r} makes several crops of a photo; take one")
-        (picture,) = ops_numpy.parse(pp)(shelf.picture(place), content=0)
+        (picture,) = ops_numpy.parse(pp, with_reference=True)(shelf.picture(place), content=0)
         return picture.image_HWC
 
     def _distorted(self, reference: np.ndarray, id_B: np.ndarray) -> dict[str, np.ndarray]:

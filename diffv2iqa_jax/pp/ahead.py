@@ -6,31 +6,32 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+CORES = os.cpu_count() or 1
 Source = TypeVar("Source")
 Result = TypeVar("Result")
 
 
 def in_order(
-    read: Callable[[Source], Result], sources: Iterable[Source], workers: int | None = None
+    read: Callable[[Source], Result], sources: Iterable[Source], *, workers: int, window: int
 ) -> Iterator[Result]:
-    """What `read` makes of each source, in order; a few are read while earlier ones are used.
+    """What `read` makes of each source, in order; threads read some while earlier ones are used.
 
     Args:
-      workers: threads (None: one a core); 0 reads each source when it is asked for.
+      workers: threads; 0 reads each source when it is asked for.
+      window: sources in work or waiting to be asked for, at most.
     """
-    workers = (os.cpu_count() or 1) if workers is None else workers
     if not workers:
         yield from map(read, sources)
         return
-    window: collections.deque[concurrent.futures.Future] = collections.deque()
+    futures: collections.deque[concurrent.futures.Future] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         try:
             for source in sources:
-                window.append(pool.submit(read, source))
-                if len(window) > 2 * workers:  # one in work and one done for each thread
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
+                futures.append(pool.submit(read, source))
+                if len(futures) > window:
+                    yield futures.popleft().result()
+            while futures:
+                yield futures.popleft().result()
         finally:
-            for future in window:
+            for future in futures:
                 future.cancel()

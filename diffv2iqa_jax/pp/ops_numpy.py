@@ -11,7 +11,6 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 
 from diffv2iqa_jax.pp.philox import Seed, fold_in, seed_of, uniform
 from diffv2iqa_jax.pp.spec import build, check_size
@@ -36,16 +35,17 @@ class Crop(NamedTuple):
 Op = Callable[[Crop, Seed, int], list[Crop]]
 
 
-def parse(pipeline: str) -> Callable[..., list[Crop]]:
+def parse(pipeline: str, *, with_reference: bool = False) -> Callable[..., list[Crop]]:
     """A pipeline string -> (image_HWC, content, views_VHWC, reference_HWC) -> its crops.
 
     Args:
       pipeline: see `pp.spec`; "" is the whole picture.
+      with_reference: take the ops that need a picture's original, too; scoring has none.
 
     Raises:
       ValueError: an op is unknown or its settings do not fit; says which.
     """
-    ops = build(pipeline, OPS)
+    ops = build(pipeline, OPS if with_reference else OPS_ON_THE_IMAGE)
     if sum(pipeline.count(f"{name}(") for name in SEVERAL) > 1:
         raise ValueError(f"{pipeline!r}: only one of {', '.join(SEVERAL)} can stand in it")
 
@@ -171,6 +171,7 @@ OPS = {
     "resize": resize,
     "shrink": shrink,
 }
+OPS_ON_THE_IMAGE = {name: op for name, op in OPS.items() if name != "shrink"}
 SEVERAL = ("grid", "random_crops")
 
 
@@ -233,6 +234,8 @@ def _resampled(x: np.ndarray, size: int, axis: int) -> np.ndarray:
 
     In the order, and with the roundings, of TensorFlow's ScaleAndTranslate.
     """
+    from scipy import sparse  # a tenth of a second, for which only resizing has to wait
+
     taps, weights = _taps(x.shape[axis], size)
     first = np.ascontiguousarray(np.moveaxis(x, axis, 0))
     ends = np.arange(size + 1) * len(taps)  # a row of the matrix for each new element

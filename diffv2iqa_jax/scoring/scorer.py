@@ -5,14 +5,13 @@ pictures of any size. A score is a function of the weights and of the picture's 
 """
 
 import collections
-import concurrent.futures
 import dataclasses
 import hashlib
 import math
 import os
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -23,6 +22,7 @@ from PIL import Image
 from diffv2iqa_jax import pixels
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode, ops_numpy, spec, tiles
+from diffv2iqa_jax.pp.ahead import in_order
 from diffv2iqa_jax.pp.decode import Reading
 from diffv2iqa_jax.scoring import differentiable
 from diffv2iqa_jax.scoring import predictor as predictors
@@ -159,7 +159,8 @@ class Scorer:
         seeds = seeds if self._predictor.restores else 1
         queue: collections.deque[_Job] = collections.deque()
         waiting: list[tuple[_Job, dict]] = []
-        for job in _read_ahead(partial(self._read, seeds=seeds, details=details), sources, workers):
+        read = partial(self._read, seeds=seeds, details=details)
+        for job in in_order(read, sources, workers=workers, window=workers):
             queue.append(job)
             for row in self._rows(job, seeds):
                 if waiting and waiting[0][1]["image"].shape != row["image"].shape:
@@ -339,25 +340,6 @@ def _is_one(source: Any) -> bool:
     if hasattr(source, "ndim"):
         return source.ndim != 4
     return not isinstance(source, Iterable)
-
-
-def _read_ahead(read: Callable[[Any], _Job], sources: Iterable, workers: int) -> Iterator[_Job]:
-    """The job of each source, in order; threads read some while others are scored."""
-    if not workers:
-        yield from map(read, sources)
-        return
-    window: collections.deque = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        try:
-            for source in sources:
-                window.append(pool.submit(read, source))
-                if len(window) > workers:
-                    yield window.popleft().result()
-            while window:
-                yield window.popleft().result()
-        finally:
-            for future in window:
-                future.cancel()
 
 
 def _predict(predictor: Predictor, weights: Weights, batch: dict) -> dict[str, jax.Array]:

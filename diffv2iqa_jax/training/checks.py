@@ -144,16 +144,7 @@ def check_data(settings: dict) -> None:
         call(distorting, "data.distort", settings["distort"], task=Task(None, None, None))
     for key in PIPELINES:
         with refusing(f"data.{key}"):
-            spec.build(_pipeline(settings, key), OPS)
-
-
-def shrink(factor: int) -> None:
-    """The settings of `ops_tf.shrink`, which only training has: a scorer knows no reference."""
-    spec.check_size("shrink", factor)
-
-
-# The operations of `ops_tf` by what they take; importing that would import TensorFlow.
-OPS = {**ops_numpy.OPS, "shrink": shrink}
+            spec.build(_pipeline(settings, key), ops_numpy.OPS)
 
 
 def check_prepared(config: dict, on: str | None = None) -> None:

@@ -52,7 +52,7 @@ def test_scaling_is_that_of_training(h, w):
     image = picture(h, w)
     for text in ("resize(16)", "resize(33)", "resize(224)", "shrink(4)", "shrink(3)"):
         (want,) = by_tensorflow(text, image, 1, reference=image)["image"]
-        (crop,) = ops_numpy.parse(text)(image, 1, reference_HWC=image)
+        (crop,) = ops_numpy.parse(text, with_reference=True)(image, 1, reference_HWC=image)
         difference = crop.image_HWC.astype(int) - want
         assert abs(difference).max() <= 1  # a tie may round the other way
         assert np.mean(difference != 0) < 1e-3

@@ -106,6 +106,11 @@ def test_a_picture_resized_before_it_is_restored_scores_as_evaluated(
         assert one.score == pytest.approx(float(row["score"]), abs=1e-5)
 
 
+def test_a_pipeline_that_needs_the_original_is_refused_at_once(by_crops):
+    with pytest.raises(ValueError, match="no such op; known are"):
+        scorer.load(by_crops, jit_cache=None, pp="shrink(2)|grid(16)")
+
+
 def test_importing_the_package_imports_next_to_nothing():
     code = "import sys, diffv2iqa_jax; assert not {'jax', 'numpy', 'PIL'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

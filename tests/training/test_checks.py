@@ -10,7 +10,7 @@ from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.configs import restore, small
 from diffv2iqa_jax.data.sets import catalog, registry
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.pp import ops_tf
+from diffv2iqa_jax.pp import ops_numpy, ops_tf
 from diffv2iqa_jax.training import checks
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -65,11 +65,11 @@ def test_a_section_without_one_of_its_keys_is_refused(section):
 
 
 def test_operations_and_their_settings_are_those_of_training():
-    assert checks.OPS.keys() == ops_tf.OPS.keys()
+    assert ops_numpy.OPS.keys() == ops_tf.OPS.keys()
     for name in ops_tf.OPS:
         for settings in ("()", "(8)", "(8, 2)", "(0)", "(-1)", "(0.5)", "(1.5)", "('8')", "(True)"):
             refusals = []
-            for build in (ops_tf.parse, lambda text: checks.spec.build(text, checks.OPS)):
+            for build in (ops_tf.parse, lambda text: checks.spec.build(text, ops_numpy.OPS)):
                 try:
                     build(name + settings)
                     refusals.append(None)

@@ -1,7 +1,6 @@
 """The built-in set: procedural scenes and photo crops, distorted and rated by a formula."""
 
 import dataclasses
-import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffv2iqa_jax.data.sets import scenes
-from diffv2iqa_jax.data.sets.store import SPLIT, content
+from diffv2iqa_jax.data.sets.store import SPLIT, content, png
 from diffv2iqa_jax.distortions import degrade
 from diffv2iqa_jax.evaluation import full_reference
 
@@ -104,13 +103,13 @@ def records(config: BuiltinConfig) -> Iterator[dict[str, Any]]:
     """Every record of the set, in the order of ids."""
     number = 0
     for turn, (name, group, reference) in enumerate(_references(config)):
-        encoded = _png(reference)
+        encoded = png(Image.fromarray(reference))
         for place, type in enumerate(config.types):
             single_level = (1 + (turn + place) % len(degrade.LEVELS),)
             for level in degrade.LEVELS if config.every_level else single_level:
                 image = degrade.degrade(reference, type, level, seed=number)
                 yield {
-                    "image": _png(image),
+                    "image": png(Image.fromarray(image)),
                     "reference": encoded,
                     # Small pictures are looked at enlarged: no averaging before comparing.
                     "mos": full_reference.haarpsi(reference, image, subsample=False),
@@ -122,9 +121,3 @@ def records(config: BuiltinConfig) -> Iterator[dict[str, Any]]:
                     "content": content(image),
                 }
                 number += 1
-
-
-def _png(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG")
-    return stream.getvalue()

@@ -5,13 +5,11 @@ once; a rated image names its original by number. So a set takes the disk space 
 not of its download and 125 copies of each original.
 """
 
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import hashlib
 import io
-import os
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from diffv2iqa_jax.data.sets import catalog
 from diffv2iqa_jax.data.sets.catalog import LayoutError, Row, Set
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode
+from diffv2iqa_jax.pp.ahead import CORES, in_order
 from diffv2iqa_jax.pp.decode import TO_STORE, Reading
 
 tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
@@ -231,14 +230,15 @@ def encoded(path: Path, spec: Set, reading: Reading = TO_STORE) -> tuple[bytes, 
         scale = spec.short_side / min(size)
         scaled = tuple(round(side * scale) for side in size)
         picture = Image.fromarray(image_HWC).resize(scaled, Image.Resampling.BICUBIC)
-        return _png(picture), content(np.asarray(picture))
+        return png(picture), content(np.asarray(picture))
     keep = decode.is_plain(own_bytes)
     if keep and flags:  # a profile may change nothing, and the first frame may be all there is
         keep = np.array_equal(decode.pixels_of(own_bytes), image_HWC)
-    return own_bytes if keep else _png(Image.fromarray(image_HWC)), content(image_HWC)
+    return own_bytes if keep else png(Image.fromarray(image_HWC)), content(image_HWC)
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file of the picture."""
     stream = io.BytesIO()
     picture.save(stream, "PNG")
     return stream.getvalue()
@@ -246,7 +246,5 @@ def _png(picture: Image.Image) -> bytes:
 
 def _all_encoded(paths: list[Path], spec: Set, reading: Reading) -> Iterator[tuple[bytes, int]]:
     """`encoded` of each file, in order; threads decode a few files ahead."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for start in range(0, len(paths), AT_ONCE):
-            chunk = paths[start : start + AT_ONCE]
-            yield from pool.map(functools.partial(encoded, spec=spec, reading=reading), chunk)
+    encode = functools.partial(encoded, spec=spec, reading=reading)
+    return in_order(encode, paths, workers=CORES, window=AT_ONCE)
