@@ -181,7 +181,7 @@ def mixture(
 
     def step(x_BHWC: jax.Array, drawn: tuple) -> tuple[jax.Array, None]:
         number, type_B, level_B = drawn
-        step_key_B = jax.vmap(jax.random.fold_in, (0, None))(key_B, number)
+        step_key_B = rng.within(key_B, number)
         return distort(step_key_B, x_BHWC, type_B, level_B, group=group), None
 
     type_BS, level_BS = jax.vmap(draw)(key_B)

@@ -71,6 +71,7 @@ class Difference(nn.Module):
         first_tabs: list[layers.TransposedAttention] | None = None,
         *,
         train: bool = False,
+        drop_key_B: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns (score (B,), patch scores (B, h, w), patch weights (B, h, w))."""
         self.check()
@@ -92,22 +93,26 @@ class Difference(nn.Module):
         if not self.compare:
             mixed_BHWC = g_of[0]
         elif self.form == "stages":
-            mixed_BHWC = getattr(self, f"_{self.mix}")(g_of[0], differences, train)
+            mixed_BHWC = getattr(self, f"_{self.mix}")(g_of[0], differences, drop_key_B)
         else:
-            mixed_BHWC = self._logits(g_of[0], differences, first_tabs, train)
+            mixed_BHWC = self._logits(g_of[0], differences, first_tabs, drop_key_B)
         width = self.width or mixed_BHWC.shape[-1]
         head = layers.WeightedScore(width, self.positive, self.dropout, self.dtype, name="head")
-        return head(mixed_BHWC, train=train)
+        return head(mixed_BHWC, drop_key_B=drop_key_B)
 
-    def _rtab(self, g_BHWC: jax.Array, differences: list[jax.Array], train: bool) -> jax.Array:
+    def _rtab(
+        self, g_BHWC: jax.Array, differences: list[jax.Array], drop_key_B: jax.Array | None
+    ) -> jax.Array:
         """Adds to g_dis the transposed attention over the differences."""
         b, h, w, c = g_BHWC.shape
         rtab = layers.TransposedAttention(**(self.tab or {}), dtype=self.dtype, name="rtab")
         inputs = [layers.to_channels(difference_BHWC) for difference_BHWC in differences]
-        out_BCN = rtab(*inputs, residual_BCN=layers.to_channels(g_BHWC), train=train)
+        out_BCN = rtab(*inputs, residual_BCN=layers.to_channels(g_BHWC), drop_key_B=drop_key_B)
         return out_BCN.swapaxes(1, 2).reshape(b, h, w, c)
 
-    def _concat(self, g_BHWC: jax.Array, differences: list[jax.Array], train: bool) -> jax.Array:
+    def _concat(
+        self, g_BHWC: jax.Array, differences: list[jax.Array], drop_key_B: jax.Array | None
+    ) -> jax.Array:
         """Puts g_dis and the differences side by side and convolves 1 x 1."""
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
         concatenated = jnp.concatenate([g_BHWC, *differences], axis=-1)
@@ -124,7 +129,7 @@ class Difference(nn.Module):
         g_BD: jax.Array,
         differences: list[jax.Array],
         first_tabs: list[layers.TransposedAttention] | None,
-        train: bool,
+        drop_key_B: jax.Array | None,
     ) -> jax.Array:
         """The "logits" form: attends between `positions`, then the TABs, then a 32-wide map."""
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
@@ -134,5 +139,5 @@ class Difference(nn.Module):
         x_B1N = (out_BN1[:, :, 0] + dense(self.positions, name="residual")(g_BD))[:, None]
         tab = partial(layers.TransposedAttention, **(self.tab or {}), dtype=self.dtype)
         for attend in first_tabs or [tab(name=f"tablock1_{i}") for i in range(self.tabs)]:
-            x_B1N = attend(x_B1N, train=train)
+            x_B1N = attend(x_B1N, drop_key_B=drop_key_B)
         return dense(32, name="conv")(layers.to_map(x_B1N.swapaxes(1, 2)))

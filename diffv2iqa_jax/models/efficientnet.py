@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffv2iqa_jax.models.layers import Norm
+from diffv2iqa_jax.models.layers import Dropout, Norm
 
 # (blocks, kernel, stride of the first, expansion, width) of each stage of B0.
 STAGES = (
@@ -41,7 +41,7 @@ class Block(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, train: bool):
+    def __call__(self, x_BHWC: jax.Array, train: bool, drop_key_B: jax.Array | None) -> jax.Array:
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(Norm, self.norm, self.dtype, epsilon=1e-3, momentum=0.99)
         dense = partial(nn.Dense, dtype=self.dtype)
@@ -65,9 +65,7 @@ class Block(nn.Module):
         h = norm(name="bn2")(conv(self.width, (1, 1), name="project")(h), train)
         if self.stride != 1 or channels != self.width:
             return h
-        # Drops a whole image's update: one draw for all its positions and channels.
-        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
-        return x_BHWC + drop_path(h)
+        return x_BHWC + Dropout(self.drop_path, whole=True)(h, drop_key_B)
 
 
 class EfficientNet(nn.Module):
@@ -87,7 +85,13 @@ class EfficientNet(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, image_BHWC: jax.Array, *, train: bool = False) -> list[jax.Array]:
+    def __call__(
+        self,
+        image_BHWC: jax.Array,
+        *,
+        train: bool = False,
+        drop_key_B: jax.Array | None = None,
+    ) -> list[jax.Array]:
         """Returns the last map before each halving, then the last block's, then the head's."""
         conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
         norm = partial(Norm, self.norm, self.dtype, epsilon=1e-3, momentum=0.99)
@@ -106,6 +110,6 @@ class EfficientNet(nn.Module):
             block = Block(
                 kernel, stride, expansion, width, rate, self.norm, self.dtype, name=f"blocks_{i}"
             )
-            x = block(x, train)
+            x = block(x, train, drop_key_B)
         head_map = norm(name="head_bn")(conv(self.head, (1, 1), name="head")(x), train)
         return [*maps, x, nn.swish(head_map)]

@@ -86,11 +86,14 @@ class Guidance(nn.Module):
         first_tabs: list[layers.TransposedAttention] | None = None,
         *,
         train: bool = False,
+        drop_key_B: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns (score (B,), patch scores (B, h, w), patch weights (B, h, w)).
 
         Args:
           first_tabs: the first stage's TABs where another branch shares them.
+          train: not used; there are no statistics.
+          drop_key_B: a key for each image, of what is dropped; None drops nothing.
         """
         conv = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
         swin = partial(ScaleSwin, **(self.swin or {}), dtype=self.dtype)
@@ -100,17 +103,17 @@ class Guidance(nn.Module):
         z_BCN = self.features(views)
         first_tabs = first_tabs or [tab(name=f"tablock1_{i}") for i in range(self.tabs)]
         for attend in first_tabs:
-            z_BCN = attend(z_BCN, train=train)
+            z_BCN = attend(z_BCN, drop_key_B=drop_key_B)
         x_BHWC = layers.to_map(z_BCN.swapaxes(1, 2))
         for i, width in enumerate(self.reduce):
             x_BHWC = conv(width, name=f"conv1_{i}")(x_BHWC)
-        x_BHWC = swin(name="swin1")(x_BHWC, train=train)
+        x_BHWC = swin(name="swin1")(x_BHWC, drop_key_B=drop_key_B)
         x_BCN = layers.to_channels(x_BHWC)
         for i in range(self.tabs):
-            x_BCN = tab(name=f"tablock2_{i}")(x_BCN, train=train)
+            x_BCN = tab(name=f"tablock2_{i}")(x_BCN, drop_key_B=drop_key_B)
         x_BHWC = conv(self.width, name="conv2")(layers.to_map(x_BCN.swapaxes(1, 2)))
-        x_BHWC = swin(name="swin2")(x_BHWC, train=train)
+        x_BHWC = swin(name="swin2")(x_BHWC, drop_key_B=drop_key_B)
         head = layers.WeightedScore(
             self.width, self.positive, self.dropout, self.dtype, name="head"
         )
-        return head(x_BHWC, train=train)
+        return head(x_BHWC, drop_key_B=drop_key_B)

@@ -1,4 +1,4 @@
-"""Layers that several models share: transposed attention, patch-weighted scores, BatchNorm."""
+"""Layers that several models share: dropout, transposed attention, patch-weighted scores, norms."""
 
 from functools import partial
 
@@ -6,11 +6,40 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffv2iqa_jax import rng
+
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): MANIQA's initialisation, of everything we took from it.
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 # Name of the mapped axis of a training step; BatchNorm averages its statistics over it.
 BATCH_AXIS = "data"
+
+
+class Dropout(nn.Module):
+    """Zeros a share of the values and enlarges the others, by a key for each image.
+
+    nn.Dropout draws once for a whole batch: what an image loses then depends on its place in the
+    batch, hence on the number of devices. Here it depends on the image's key and on the module's
+    path; two calls of one module with the same keys drop the same.
+
+    Attributes:
+      rate: the share, in [0, 1).
+      whole: zero all values of an image, or none (drop-path).
+    """
+
+    rate: float
+    whole: bool = False
+
+    def __call__(self, x: jax.Array, drop_key_B: jax.Array | None) -> jax.Array:
+        """(B, ...) -> same; keys of None drop nothing."""
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"dropout {self.rate}: must be at least 0 and less than 1")
+        if drop_key_B is None or self.rate == 0:
+            return x
+        shape = (1,) * (x.ndim - 1) if self.whole else x.shape[1:]
+        own_key_B = rng.within(drop_key_B, "/".join(self.path))
+        kept = rng.chosen(own_key_B, 1 - self.rate, shape)
+        return jnp.where(kept, x / (1 - self.rate), 0)
 
 
 def attend_channels(
@@ -75,7 +104,7 @@ class TransposedAttention(nn.Module):
         value_BCN: jax.Array | None = None,
         residual_BCN: jax.Array | None = None,
         *,
-        train: bool = False,
+        drop_key_B: jax.Array | None = None,
     ) -> jax.Array:
         """(B, C, N) -> same. A key, value or residual of None is the query."""
 
@@ -89,7 +118,7 @@ class TransposedAttention(nn.Module):
         out_BCN = attend_channels(q, k, v, block=self.block)
         if self.scramble:
             out_BCN = scramble(out_BCN)
-        out_BCN = nn.Dropout(self.dropout, deterministic=not train)(out_BCN)
+        out_BCN = Dropout(self.dropout)(out_BCN, drop_key_B)
         return (query_BCN if residual_BCN is None else residual_BCN) + out_BCN
 
 
@@ -109,14 +138,14 @@ class WeightedScore(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x_BHWC: jax.Array, *, train: bool = False
+        self, x_BHWC: jax.Array, *, drop_key_B: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns the score (B,), the positions' scores and their weights (B, H, W)."""
         dense = partial(nn.Dense, kernel_init=fan_in_uniform, dtype=self.dtype)
 
         def head(name: str) -> jax.Array:
             hidden = nn.relu(dense(self.width, name=f"{name}_0")(x_BHWC))
-            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
+            hidden = Dropout(self.dropout)(hidden, drop_key_B)
             return dense(1, name=f"{name}_1")(hidden)[..., 0].astype(jnp.float32)
 
         score_BHW, logit_BHW = head("score"), head("weight")

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffv2iqa_jax import rng
 from diffv2iqa_jax.models.difference import Difference
 from diffv2iqa_jax.models.guidance import Guidance
 from diffv2iqa_jax.models.layers import TransposedAttention
@@ -45,8 +46,14 @@ class QualityModel(nn.Module):
             raise ValueError(f"w2 {self.w2!r}: must be a number or 'learned'")
 
     @nn.compact
-    def __call__(self, views: Views, *, train: bool = False) -> dict[str, jax.Array]:
+    def __call__(
+        self, views: Views, *, train: bool = False, drop_key_B: jax.Array | None = None
+    ) -> dict[str, jax.Array]:
         """Scores the images, and says what each branch contributed.
+
+        Args:
+          train: normalise by the batch's statistics.
+          drop_key_B: a key for each image, of what is dropped; None drops nothing.
 
         Returns:
           score (B,); for each branch score_NAME (B,), its own score, weight_NAME (B,), its weight
@@ -64,7 +71,11 @@ class QualityModel(nn.Module):
         outputs = {}
         for name, settings in self.branches.items():
             branch = BRANCHES[name](**{"dtype": self.dtype, **settings}, name=name)
-            score_B, patch_score_Bhw, patch_weight_Bhw = branch(views, shared_tabs, train=train)
+            # By branch, since a shared module would else drop the same of each.
+            own_key_B = None if drop_key_B is None else rng.within(drop_key_B, name)
+            score_B, patch_score_Bhw, patch_weight_Bhw = branch(
+                views, shared_tabs, train=train, drop_key_B=own_key_B
+            )
             outputs[f"score_{name}"] = score_B
             outputs[f"map_score_{name}"] = patch_score_Bhw
             outputs[f"map_weight_{name}"] = patch_weight_Bhw

@@ -86,7 +86,7 @@ class SwinBlock(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x_BHWC: jax.Array, *, drop_key_B: jax.Array | None = None) -> jax.Array:
         _, h, w, d = x_BHWC.shape
         one_window = min(h, w) <= self.window
         window, shift = (min(h, w), 0) if one_window else (self.window, self.shift)
@@ -94,15 +94,14 @@ class SwinBlock(nn.Module):
             raise ValueError(f"window {window}: does not divide the {h} x {w} positions")
         norm = partial(nn.LayerNorm, epsilon=1e-5, dtype=self.dtype)
         dense = partial(nn.Dense, kernel_init=layers.fan_in_uniform, dtype=self.dtype)
-        # Drops a whole image's update: one draw for all its positions and channels.
-        drop_path = nn.Dropout(self.drop_path, broadcast_dims=(1, 2, 3), deterministic=not train)
+        drop_path = partial(layers.Dropout, self.drop_path, whole=True)  # of an image's update
         y = jnp.roll(norm(name="norm1")(x_BHWC), (-shift, -shift), (1, 2))
         mask = jnp.asarray(shift_mask(h, w, window, shift)) if shift else None
         y = WindowAttention(self.heads, window, self.dtype, name="attn")(_windows(y, window), mask)
         y = jnp.roll(_unwindows(y, x_BHWC.shape, window), (shift, shift), (1, 2))
-        x = x_BHWC + drop_path(y)
+        x = x_BHWC + drop_path()(y, drop_key_B)
         y = nn.gelu(dense(self.mlp, name="fc1")(norm(name="norm2")(x)), approximate=False)
-        return x + drop_path(dense(d, name="fc2")(y))
+        return x + drop_path()(dense(d, name="fc2")(y), drop_key_B)
 
 
 class ScaleSwin(nn.Module):
@@ -123,12 +122,12 @@ class ScaleSwin(nn.Module):
     dtype: str = "float32"
 
     @nn.compact
-    def __call__(self, x_BHWC: jax.Array, *, train: bool = False) -> jax.Array:
+    def __call__(self, x_BHWC: jax.Array, *, drop_key_B: jax.Array | None = None) -> jax.Array:
         width = x_BHWC.shape[-1]
         unfit = [heads for heads in self.heads if width % heads]
         if unfit:
             raise ValueError(f"heads {unfit}: do not divide the width {width}")
-        x = nn.Dropout(self.dropout, deterministic=not train)(x_BHWC)
+        x = layers.Dropout(self.dropout)(x_BHWC, drop_key_B)
         rates = iter(np.linspace(0.0, self.drop_path, sum(self.depths)).tolist())
         for i, (depth, heads) in enumerate(zip(self.depths, self.heads, strict=True)):
             y = x
@@ -141,7 +140,7 @@ class ScaleSwin(nn.Module):
                     drop_path=next(rates),
                     dtype=self.dtype,
                     name=f"layers_{i}_blocks_{j}",
-                )(y, train=train)
+                )(y, drop_key_B=drop_key_B)
             conv = nn.Conv(
                 width,
                 (3, 3),

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffv2iqa_jax.models.layers import Dropout
+
 orthogonal = nn.initializers.orthogonal()
 
 
@@ -100,9 +102,13 @@ class UNet(nn.Module):
         y_BHWC: jax.Array,
         level_B: jax.Array,
         *,
-        train: bool = False,
+        drop_key_B: jax.Array | None = None,
     ) -> jax.Array:
-        """Condition (None: unconditional), state and level (B,) -> (B, H, W, 3) float32."""
+        """Condition (None: unconditional), state and level (B,) -> (B, H, W, 3) float32.
+
+        Args:
+          drop_key_B: a key for each image, of what is dropped; None drops nothing.
+        """
         self.check()
         if y_BHWC.shape[1] % self.multiple or y_BHWC.shape[2] % self.multiple:
             raise ValueError(f"image {y_BHWC.shape[1:3]}: sides must divide by {self.multiple}")
@@ -127,14 +133,14 @@ class UNet(nn.Module):
         for i, multiplier in levels:
             for _ in range(self.res_blocks):
                 name = f"downs_{len(skips)}"
-                x = block(self.inner * multiplier, attends[i], name=name)(x, e_BD, train)
+                x = block(self.inner * multiplier, attends[i], name=name)(x, e_BD, drop_key_B)
                 skips.append(x)
             if i < len(levels) - 1:
                 x = conv(x.shape[-1], stride=2, name=f"downs_{len(skips)}")(x)
                 skips.append(x)
 
-        x = block(x.shape[-1], True, name="mid_0")(x, e_BD, train)
-        x = block(x.shape[-1], False, name="mid_1")(x, e_BD, train)
+        x = block(x.shape[-1], True, name="mid_0")(x, e_BD, drop_key_B)
+        x = block(x.shape[-1], False, name="mid_1")(x, e_BD, drop_key_B)
 
         # Up.
         numbers = itertools.count()
@@ -142,14 +148,14 @@ class UNet(nn.Module):
             for _ in range(self.res_blocks + 1):
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 name = f"ups_{next(numbers)}"
-                x = block(self.inner * multiplier, attends[i], name=name)(x, e_BD, train)
+                x = block(self.inner * multiplier, attends[i], name=name)(x, e_BD, drop_key_B)
             if i > 0:
                 x = x.repeat(2, axis=1).repeat(2, axis=2)
                 x = conv(x.shape[-1], name=f"ups_{next(numbers)}")(x)
         init = nn.initializers.zeros if self.zero_final else orthogonal
         width = 3 * self.patch**2
         final = NormConv(width, self.groups, 0.0, self.dtype, "float32", init, name="final_conv")
-        return unfold(final(x, train), self.patch).astype(jnp.float32)
+        return unfold(final(x, drop_key_B), self.patch).astype(jnp.float32)
 
     def _embedding(self, level_B: jax.Array) -> jax.Array:
         """The noise level as (B, inner) numbers, which every residual block reads."""
@@ -206,9 +212,9 @@ class NormConv(nn.Module):
     kernel_init: Callable = orthogonal
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, drop_key_B: jax.Array | None) -> jax.Array:
         x = nn.swish(nn.GroupNorm(self.groups, epsilon=1e-5, dtype=self.dtype, name="norm")(x))
-        x = nn.Dropout(self.dropout, deterministic=not train)(x)
+        x = Dropout(self.dropout)(x, drop_key_B)
         dtype = self.out_dtype or self.dtype
         return Conv3(self.width, dtype=dtype, kernel_init=self.kernel_init, name="conv")(x)
 
@@ -234,13 +240,15 @@ class ResnetBlock(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, e_BD: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, x: jax.Array, e_BD: jax.Array, drop_key_B: jax.Array | None) -> jax.Array:
         numbers = self.width * (2 if self.affine else 1)
         dense = nn.Dense(numbers, kernel_init=orthogonal, name="noise_func")
-        h = NormConv(self.width, self.groups, 0.0, self.dtype, name="block1")(x, train)
+        h = NormConv(self.width, self.groups, 0.0, self.dtype, name="block1")(x, drop_key_B)
         modulation_BD = dense(nn.swish(e_BD) if self.embedding == "step" else e_BD)
         h = modulate(h, modulation_BD.astype(h.dtype))
-        h = NormConv(self.width, self.groups, self.dropout, self.dtype, name="block2")(h, train)
+        h = NormConv(self.width, self.groups, self.dropout, self.dtype, name="block2")(
+            h, drop_key_B
+        )
         if x.shape[-1] != self.width:
             x = nn.Conv(
                 self.width, (1, 1), kernel_init=orthogonal, dtype=self.dtype, name="res_conv"

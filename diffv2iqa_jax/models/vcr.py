@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from diffv2iqa_jax import pixels
 from diffv2iqa_jax.models.efficientnet import STAGES, EfficientNet
-from diffv2iqa_jax.models.layers import Norm, TransposedAttention
+from diffv2iqa_jax.models.layers import Dropout, Norm, TransposedAttention
 from diffv2iqa_jax.types import Views
 
 
@@ -137,8 +137,6 @@ class VCRNet(nn.Module):
       scale_width: width of each convolution of a multi-scale block.
       hidden: width of the two layers before the score.
       stages, stem, head: see `EfficientNet`, which must halve the size five times.
-      always_drop: drop also when not training, as the published code does by a slip; the score
-        is then random and needs a "dropout" key.
       norm: "batch" or "frozen", for both nets.
     """
 
@@ -149,20 +147,23 @@ class VCRNet(nn.Module):
     stem: int = 32
     head: int = 1280
     dropout: float = 0.5
-    always_drop: bool = False
     norm: str = "batch"
     dtype: str = "float32"
 
     @nn.compact
     def __call__(
-        self, image_BHWC: jax.Array, *, train: bool = False
+        self,
+        image_BHWC: jax.Array,
+        *,
+        train: bool = False,
+        drop_key_B: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Returns (quality (B,), restored (B, H, W, 3)), both float32."""
         settings = {"norm": self.norm, "dtype": self.dtype}
         restoration = Restoration(self.width, **settings, name="restoration")
         restored, features = restoration(image_BHWC, train=train)
         efficient = EfficientNet(self.stages, self.stem, self.head, **settings, name="efficient")
-        maps = efficient(image_BHWC, train=train)
+        maps = efficient(image_BHWC, train=train, drop_key_B=drop_key_B)
         if len(maps) != 6:
             raise ValueError(f"stages {self.stages}: {len(maps) - 1} halvings where 5 are needed")
         scales = partial(Scales, self.scale_width, **settings)
@@ -173,12 +174,12 @@ class VCRNet(nn.Module):
             seen = scales(2, 1, name=f"inception{i}_1")(maps[map_index], train)
             decoded = scales(8, 0, name=f"inception{i}_11")(features[feature_index], train)
             pooled.append(jnp.mean(jnp.concatenate([seen, decoded], axis=-1), axis=(1, 2)))
-        return self._score(jnp.concatenate(pooled, axis=-1), train), restored
+        return self._score(jnp.concatenate(pooled, axis=-1), drop_key_B), restored
 
-    def _score(self, x_BD: jax.Array, train: bool) -> jax.Array:
+    def _score(self, x_BD: jax.Array, drop_key_B: jax.Array | None) -> jax.Array:
         prelu = PReLU(name="prelu")
-        drop = nn.Dropout(self.dropout, deterministic=not (train or self.always_drop))
-        x = drop(prelu(nn.Dense(self.hidden, name="fc1")(x_BD)))
+        x = prelu(nn.Dense(self.hidden, name="fc1")(x_BD))
+        x = Dropout(self.dropout)(x, drop_key_B)
         x = prelu(nn.Dense(self.hidden, name="fc2")(x))
         return nn.Dense(1, name="fc3")(x)[:, 0].astype(jnp.float32)
 
@@ -200,6 +201,7 @@ class VCRBranch(nn.Module):
         first_tabs: list[TransposedAttention] | None = None,
         *,
         train: bool = False,
+        drop_key_B: jax.Array | None = None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Returns (score (B,), the score as a map (B, 1, 1), weights of 1 (B, 1, 1)).
 
@@ -208,6 +210,6 @@ class VCRBranch(nn.Module):
         """
         image_BHWC = pixels.normalise(views.image_BVHWC[:, 0], "imagenet")
         net = VCRNet(**(self.net or {}), dtype=self.dtype, name="net")
-        score_B, _ = net(image_BHWC, train=train)
+        score_B, _ = net(image_BHWC, train=train, drop_key_B=drop_key_B)
         score_B11 = score_B[:, None, None]
         return score_B, score_B11, jnp.ones_like(score_B11)

@@ -50,8 +50,9 @@ def quality(*, restorer: dict, model: dict, loss: str, branch_loss: float = 0.0)
     def loss_of(
         weights: Weights, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Metrics, Params]]:
-        rngs = {"dropout": rng.dropout(key, batch)}
-        _, (out, changed) = forward(weights, batch, train=True, rngs=rngs, mutable=["batch_stats"])
+        drop_key_B = rng.per_image(rng.stream_of(key, "dropout"), batch["draw"])
+        training = {"train": True, "drop_key_B": drop_key_B, "mutable": ["batch_stats"]}
+        _, (out, changed) = forward(weights, batch, **training)
         value = _error(loss, out["score"], batch)
         if branch_loss:
             by_branch = out["parts"].T

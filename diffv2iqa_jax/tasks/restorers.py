@@ -112,8 +112,8 @@ class Diffusion:
         level_B = chains.continuous_level(trained, step_B, between_B)
         eps = rng.normal(keys_of("eps"), y0.shape[1:])
         y = chains.diffuse(y0, eps, level_B)
-        dropout = {"dropout": rng.dropout(key, batch)}
-        out = self.apply(weights.params, condition, y, level_B, train=True, rngs=dropout)
+        drop_key_B = keys_of("dropout")
+        out = self.apply(weights.params, condition, y, level_B, drop_key_B=drop_key_B)
         error = out - chains.target(self.prediction, y0, eps, level_B)
         return jnp.mean(losses.LOSSES[self.loss](error), axis=(1, 2, 3)), weights.stats
 
@@ -156,7 +156,7 @@ def _check_choices(settings: "Diffusion | Autoencoder") -> None:
 def _noise(seed: int, content_B: jax.Array, shape: tuple[int, ...]) -> Callable:
     """Number -> standard normal noise (B, *shape), a function of the seed and each content."""
     key_B = rng.per_image(rng.stream(seed, "views"), content_B)
-    return lambda number: rng.normal(jax.vmap(jax.random.fold_in, (0, None))(key_B, number), shape)
+    return lambda number: rng.normal(rng.within(key_B, number), shape)
 
 
 def _views(image_BHWC: jax.Array, restored_BVHWC: jax.Array, dtype: str) -> Views:

@@ -91,7 +91,9 @@ def test_a_layer_is_a_scaled_residual():
 def test_drop_path_drops_a_whole_image():
     block = swin.SwinBlock(2, 4, 0, 16, 0.5, "float32")
     x = tiny.images(0, 16, 4, 4, 4)
-    out = block.apply(tiny.variables(block, x), x, train=True, rngs={"dropout": jax.random.key(0)})
+    out = block.apply(
+        tiny.variables(block, x), x, drop_key_B=jax.random.split(jax.random.key(0), 16)
+    )
     kept = np.any(out != x, axis=-1)
     assert set(np.asarray(kept).mean((1, 2))) == {0.0, 1.0}
 

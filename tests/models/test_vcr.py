@@ -64,22 +64,9 @@ def test_training_moves_the_running_statistics_by_all_devices_images():
 
 
 def test_frozen_norms_ask_for_no_statistics_in_training():
-    image, rngs = tiny.images(0, 1, 32, 32, 3), {"dropout": jax.random.key(0)}
-    score, _ = shapes(SMALL.clone(norm="frozen"), image, train=True, rngs=rngs)
-    assert score.shape == (1,)
-
-
-def test_dropout_is_off_unless_asked_for():
     image = tiny.images(0, 1, 32, 32, 3)
-    variables = tiny.variables(SMALL, image)
-
-    @jax.jit
-    def score(key):
-        return SMALL.clone(always_drop=True).apply(variables, image, rngs={"dropout": key})[0]
-
-    assert score(jax.random.key(0)) != score(jax.random.key(1))
-    without, _ = shapes(SMALL, image)  # asks for no key
-    assert without.shape == (1,)
+    score, _ = shapes(SMALL.clone(norm="frozen"), image, train=True)
+    assert score.shape == (1,)
 
 
 def test_an_efficientnet_without_enough_halvings_is_refused():

@@ -59,7 +59,7 @@ def test_residual_block(name, use):
     golden = Golden(name)
     net = unet.ResnetBlock(24, False, 8, 0.0, "level", False, "float32")
     inputs = golden.image(), golden["emb"][:, 0]
-    out = nets.part("sr3", golden, "downs.1.res_block.", "downs_1", net, *inputs, train=False)
+    out = nets.part("sr3", golden, "downs.1.res_block.", "downs_1", net, *inputs, None)
     close(to_nchw(out), golden["out"], use)
 
 
