@@ -33,6 +33,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes wha
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "views", "evaluate"], "What to do.")
 _ON = flags.DEFINE_string("on", None, "With --mode evaluate: all of this data set, not the run's.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
+_PROFILE = flags.DEFINE_string(
+    "profile", None, "FIRST:LAST, steps to trace; FIRST:LAST:all traces every process."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
 )
@@ -117,6 +120,13 @@ def check(config: dict) -> None:
         checks.check(stage)
 
 
+def check_profile() -> None:
+    """Refuses steps to trace that are none. Raises ConfigError."""
+    from diffv2iqa_jax.training import profiling
+
+    profiling.check(_PROFILE.value)
+
+
 def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
     import jax
@@ -160,7 +170,8 @@ def train(config: dict, workdir: str) -> int:
     try:
         for stage, folder in stages(config, workdir):
             if _ON.value is None or stage["task"] == "quality":
-                run_stage(stage, folder, mode=_MODE.value, on=_ON.value, stop=stop)
+                how = {"mode": _MODE.value, "on": _ON.value, "profile": _PROFILE.value}
+                run_stage(stage, folder, stop=stop, **how)
     except Preempted as error:
         print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
         return EXIT_PREEMPTED
@@ -219,8 +230,11 @@ def run(argv: list[str]) -> int:
         raise errors.ConfigError("--config and --workdir must both be given")
     if _ON.value and _MODE.value != "evaluate":
         raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
+    if _PROFILE.value is not None and _MODE.value != "train":
+        raise errors.ConfigError(f"--profile {_PROFILE.value}: goes with --mode train")
     config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
     check(config)
+    check_profile()
     start_jax()
     if _DRY_RUN.value:
         dry_run(config, workdir)

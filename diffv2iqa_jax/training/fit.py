@@ -11,6 +11,7 @@ from diffv2iqa_jax.evaluation import predictions
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.training.evaluate import measure
 from diffv2iqa_jax.training.logs import Log
+from diffv2iqa_jax.training.profiling import Profile
 from diffv2iqa_jax.training.setup import Programs
 from diffv2iqa_jax.training.state import TrainState
 from diffv2iqa_jax.training.stopping import Preempted, stopping
@@ -26,13 +27,14 @@ def fit(
     *,
     stop: Callable[[], bool],
     stop_at: int | None,
+    profile: Profile,
 ) -> TrainState | None:
     """Trains from the state's step to the last one, logs, saves and validates on the way.
 
     Args:
       state: where the devices want it; it is donated.
       resolved: the resolved configuration, which every checkpoint holds.
-      stop, stop_at: see `run.run`.
+      stop, stop_at, profile: see `run.run`.
 
     Returns:
       The last state; None if it left at `stop_at`.
@@ -58,7 +60,10 @@ def fit(
             checkpoints.save(devices.single(state), resolved)
             checkpoints.close()
             raise Preempted(f"saved at step {step - 1} of {total}")
-        state, metrics = programs.train_step(state, devices.put(next(batches)))
+        with profile.step(step):
+            state, metrics = programs.train_step(state, devices.put(next(batches)))
+        log.sent(metrics)
+        profile.sent(step, metrics)
         if step % every["log"] == 0 or step == total:
             log.train(step, _finite(step, devices.single(metrics)))
         if step % every["save"] == 0 or step == total:

@@ -1,10 +1,15 @@
-"""What a run reports of itself: metrics, TensorBoard, time left, versions, results."""
+"""What a run reports of itself: metrics, TensorBoard, time left, its log, versions, results."""
 
+import calendar
+import collections
+import contextlib
 import json
 import logging
 import math
 import os
 import platform
+import socket
+import statistics
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -14,8 +19,15 @@ from typing import Any
 import jax
 
 from diffv2iqa_jax.config import write_json
+from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.training import profiling
+from diffv2iqa_jax.training.stopping import Preempted
 
 LOG = logging.getLogger(__name__)
+AHEAD = 2  # steps that devices have before them, so that they need not wait for the loop
+OURS = logging.getLogger("diffv2iqa_jax")  # every line of ours goes through it
+TIME = "%Y-%m-%d %H:%M:%S UTC"
+EXPECTED = (ConfigError, Preempted, FloatingPointError)  # one line tells all of these
 
 
 class Log:
@@ -38,11 +50,16 @@ class Log:
     ):
         self._steps, self._batch, self._quiet = steps, batch, quiet
         self._clock, self._step, self._waited = time.monotonic(), start, 0.0
+        self._mark, self._sent, self._seconds = self._clock, collections.deque(), []
         self._path = os.path.join(workdir, "metrics.jsonl")
         self._board = None
+        self._useful, self._counted = 0.0, 0  # seconds of the kept steps up to this one
         if quiet:
             return
-        _cut(self._path, start)
+        self._began = _first_started(workdir)
+        for line in _cut(self._path, start):
+            if "train/useful_s" in line:
+                self._useful, self._counted = line["train/useful_s"], line["step"]
         if tensorboard:
             self._board = _board(workdir)
 
@@ -54,11 +71,27 @@ class Log:
             yield batch
             start = time.monotonic()
 
-    def train(self, step: int, values: dict[str, float]) -> None:
-        """Writes the metrics of a training step, with the speed since the last call.
+    def sent(self, metrics: Any) -> None:
+        """A step was sent to the devices. Waits until no more than AHEAD steps are on their way."""
+        self._sent.append(metrics)
+        self._wait(AHEAD)
 
-        `input_wait` is the share of that time that the loop spent waiting for data.
+    def _wait(self, ahead: int = 0) -> None:
+        """Waits for steps to end. A step's time runs from the end of the step before it."""
+        while len(self._sent) > ahead:
+            jax.block_until_ready(self._sent.popleft())
+            now = time.monotonic()
+            self._seconds.append(now - self._mark)
+            self._mark = now
+
+    def train(self, step: int, values: dict[str, float]) -> None:
+        """Writes the metrics of a training step, and what the steps since the last call took.
+
+        configs/README.md says what each of these numbers is.
         """
+        self._wait()
+        if self._quiet:
+            return
         now = time.monotonic()
         passed = max(now - self._clock, 1e-9)
         steps_per_s = (step - self._step) / passed
@@ -67,27 +100,59 @@ class Log:
         left = time.strftime("%H:%M:%S", time.gmtime((self._steps - step) / steps_per_s))
         values = {f"train/{k}": v for k, v in values.items()}
         values |= {"train/images_per_s": steps_per_s * self._batch, "train/input_wait": input_wait}
-        self.write(step, values, f"  eta {left}")
+        costs = self._durations(step) | profiling.memory()
+        self.write(step, values, f"  eta {left}", {f"train/{k}": v for k, v in costs.items()})
 
-    def write(self, step: int, values: dict[str, float | None], tail: str = "") -> None:
-        """Writes any metrics, those that are not finite as null; `tail` ends the printed line."""
+    def _durations(self, step: int) -> dict[str, float]:
+        """What the steps since the last call took, and the useful share of the whole run's time."""
+        seconds, self._seconds = self._seconds, []
+        if not seconds:
+            return {}
+        median = statistics.median(seconds)
+        # The median, so that compiling, saving and stalls within these steps count as lost.
+        self._useful += (step - self._counted) * median
+        self._counted = step
+        return {
+            "step_s": median,
+            "step_s_std": statistics.pstdev(seconds),
+            "step_s_max": max(seconds),
+            "useful_s": self._useful,
+            "goodput": min(self._useful / max(time.time() - self._began, 1e-9), 1.0),
+        }
+
+    def write(
+        self,
+        step: int,
+        values: dict[str, float | None],
+        tail: str = "",
+        unprinted: dict[str, float] | None = None,
+    ) -> None:
+        """Writes any metrics, those that are not finite as null.
+
+        Args:
+          tail: ends the printed line.
+          unprinted: more metrics, which the printed line has no room for.
+        """
         if self._quiet:
             return
         values = {k: _finite(v) for k, v in values.items()}
-        with open(self._path, "a") as file:
-            file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        text = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
+        values |= {k: _finite(v) for k, v in (unprinted or {}).items()}
+        _append(self._path, json.dumps({"step": step, **values}, allow_nan=False) + "\n")
         if self._board is not None:
             self._board.write_scalars(step, {k: v for k, v in values.items() if v is not None})
-        text = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
         LOG.info("step %d/%d  %s%s", step, self._steps, text, tail)
 
     def pause(self) -> None:
         """Stops the clock of the speed until `resume` is called."""
+        self._wait()
         self._paused = time.monotonic()
 
     def resume(self) -> None:
         """Starts the clock again."""
-        self._clock += time.monotonic() - self._paused
+        paused = time.monotonic() - self._paused
+        self._clock += paused
+        self._mark += paused
 
     def close(self) -> None:
         """Writes out what TensorBoard's writer still holds."""
@@ -100,21 +165,79 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _cut(path: str, step: int) -> None:
-    """Drops the log's lines after `step`, and a line that a killed run left unfinished."""
+def _append(path: str, text: str) -> None:
+    """Adds whole lines to a file, which need not be there."""
+    with open(path, "a") as file:
+        file.write(text)
+
+
+def _cut(path: str, step: int) -> list[dict[str, Any]]:
+    """Drops the log's lines after `step`, and a line that a killed run left unfinished.
+
+    Returns:
+      The lines that are left.
+    """
     if not os.path.exists(path):
-        return
-    kept = []
+        return []
+    kept, lines = [], []
     with open(path) as file:
-        for line in file:
+        for text in file:
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line)
+                line = json.loads(text)
+                if line["step"] <= step:
+                    kept.append(text)
+                    lines.append(line)
             except (ValueError, KeyError):
                 continue
     with open(path + ".tmp", "w") as file:
         file.writelines(kept)
     os.replace(path + ".tmp", path)
+    return lines
+
+
+@contextlib.contextmanager
+def process_log(workdir: str) -> Iterator[None]:
+    """Within it our own lines also go to WORKDIR/logs/process-N.log, of process N.
+
+    So does what ends it: an error that is not one of EXPECTED with its traceback. A run that is
+    started again appends.
+    """
+    index = jax.process_index()
+    handler = _Appending(os.path.join(workdir, "logs", f"process-{index}.log"))
+    form = f"%(asctime)s process {index}: %(message)s"
+    handler.setFormatter(logging.Formatter(form, "%Y-%m-%d %H:%M:%S"))
+
+    def note(text: str, error: BaseException | None = None) -> None:
+        about = (type(error), error, error.__traceback__) if error else None
+        handler.handle(logging.LogRecord(OURS.name, logging.INFO, "", 0, text, None, about))
+
+    OURS.addHandler(handler)
+    start = f"started, one of {jax.process_count()}, on {socket.gethostname()}"
+    note(f"{start}: {' '.join(_command())}")
+    try:
+        yield
+    except BaseException as error:
+        expected = isinstance(error, EXPECTED)
+        note(f"{type(error).__name__}: {error}", None if expected else error)
+        raise
+    finally:
+        OURS.removeHandler(handler)
+
+
+class _Appending(logging.Handler):
+    """Appends each line to a file as soon as it is there; stops where that cannot be."""
+
+    def __init__(self, path: str):
+        super().__init__()
+        self._path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            os.makedirs(os.path.dirname(self._path), exist_ok=True)
+            _append(self._path, self.format(record) + "\n")
+        except OSError as error:
+            self.setLevel(logging.CRITICAL + 1)  # else each line would say the same
+            LOG.warning("%s: cannot be written (%s)", self._path, error.strerror)
 
 
 def _board(workdir: str) -> Any:
@@ -137,9 +260,23 @@ def finished(workdir: str) -> dict[str, Any] | None:
 
 
 def write_environment(workdir: str) -> None:
-    """Writes env.json: versions, devices and command of this process; the first process does."""
+    """Writes env.json: `environment`, and when the run first started; the first process does."""
     if jax.process_index() == 0:
-        write_json(os.path.join(workdir, "env.json"), environment())
+        first = time.strftime(TIME, time.gmtime(_first_started(workdir)))
+        write_json(_env(workdir), environment() | {"first_started": first})
+
+
+def _env(workdir: str) -> str:
+    return os.path.join(workdir, "env.json")
+
+
+def _first_started(workdir: str) -> float:
+    """When a process first worked on this run, in seconds since 1970; else now."""
+    try:
+        with open(_env(workdir)) as file:
+            return calendar.timegm(time.strptime(json.load(file)["first_started"], TIME))
+    except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
+        return time.time()
 
 
 def environment() -> dict[str, Any]:
@@ -156,6 +293,10 @@ def environment() -> dict[str, Any]:
         "versions": versions,
         "devices": [str(d) for d in jax.devices()][:8],
         "processes": jax.process_count(),
-        "argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
-        "started": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "argv": _command(),
+        "started": time.strftime(TIME, time.gmtime()),
     }
+
+
+def _command() -> list[str]:
+    return [os.path.basename(sys.argv[0]), *sys.argv[1:]]

@@ -11,7 +11,7 @@ from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.data import pristine, rated
 from diffv2iqa_jax.data.interface import Data
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.training import checks, evaluate, initialize, logs, setup, view_cache
+from diffv2iqa_jax.training import checks, evaluate, initialize, logs, profiling, setup, view_cache
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.training.fit import fit
 from diffv2iqa_jax.training.setup import Programs
@@ -28,6 +28,7 @@ def run(
     on: str | None = None,
     stop: Callable[[], bool] = lambda: False,
     stop_at: int | None = None,
+    profile: str | None = None,
     programs: dict[str, Programs] | None = None,
     report: bool = True,
 ) -> dict[str, Any]:
@@ -39,16 +40,15 @@ def run(
       on: with "evaluate": all of another data set; results go to eval/ in the workdir.
       stop: asked before each step; true saves and raises Preempted.
       stop_at: leave before this step without saving, as a killed run would.
+      profile: steps to trace, as `profiling.Profile` takes them.
       programs: compiled steps by `setup.key_of`; runs that share this dict compile once.
       report: draw the report.
 
-    Returns:
-      What stands in results.json, {} if the run left early.
+    Returns what stands in results.json, {} if the run left early.
 
     Raises:
       ConfigError: the configuration or the workdir cannot work; nothing was changed then.
-      Preempted: `stop` asked for it.
-      FloatingPointError: the loss is not finite.
+      Preempted, FloatingPointError: `stop` asked for it; the loss is not finite.
     """
     checks.check(config)
     checks.check_prepared(config, on)
@@ -56,30 +56,44 @@ def run(
     ready = setup.programs(resolved, programs)
     pretrained = initialize.pretrained(resolved, ready.shapes)
     configs.claim(workdir, config)
-    results = logs.finished(workdir)
-    if mode == "train" and results and results["step"] >= config["optim"]["steps"]:
-        LOG.info("%s: is complete, %d steps; nothing to do", workdir, results["step"])
+    if mode == "train" and (results := _complete(config, workdir)):
         return results
-    logs.write_environment(workdir)
-    data = open_data(config, on)
-    out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
-    if stage1 is not None and config["restorer"]["cached"]:
-        folder = (config["restorer"]["folder"] if on is None else "") or os.path.join(out, "views")
-        data.views = view_cache.make(resolved, data, stage1, folder, stop)
-    if mode == "views":
-        return {}
-    pretrained |= {} if stage1 is None else {"restorer": stage1}
-    begin = setup.begin(ready, config["seed"], pretrained)
-    checkpoints = Checkpoints(workdir, keep=config["keep"])
-    state = _restored(checkpoints, ready, begin(), config, workdir, needed=mode == "evaluate")
-    if mode == "train":
-        state = fit(ready, state, data, checkpoints, resolved, workdir, stop=stop, stop_at=stop_at)
-    if state is None:
-        return {}
-    results = evaluate.test(ready, state, data, resolved, out, untrained=begin, own=on is None)
-    evaluate.write(results, out, report=report)
-    checkpoints.close()
+    with logs.process_log(workdir):
+        logs.write_environment(workdir)
+        out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
+        data = open_data(config, on)
+        if stage1 is not None and config["restorer"]["cached"]:
+            data.views = view_cache.make(resolved, data, stage1, _views(config, on, out), stop)
+        if mode == "views":
+            return {}
+        pretrained |= {} if stage1 is None else {"restorer": stage1}
+        begin = setup.begin(ready, config["seed"], pretrained)
+        checkpoints = Checkpoints(workdir, keep=config["keep"])
+        state = _restored(checkpoints, ready, begin(), config, workdir, needed=mode == "evaluate")
+        if mode == "train":
+            with profiling.Profile(workdir, profile) as traced:
+                how = {"stop": stop, "stop_at": stop_at, "profile": traced}
+                state = fit(ready, state, data, checkpoints, resolved, workdir, **how)
+        if state is None:
+            return {}
+        results = evaluate.test(ready, state, data, resolved, out, untrained=begin, own=on is None)
+        evaluate.write(results, out, report=report)
+        checkpoints.close()
     return results
+
+
+def _complete(config: dict[str, Any], workdir: str) -> dict[str, Any] | None:
+    """The results of a run that has taken all its steps; None if it has not."""
+    results = logs.finished(workdir)
+    if not results or results["step"] < config["optim"]["steps"]:
+        return None
+    LOG.info("%s: is complete, %d steps; nothing to do", workdir, results["step"])
+    return results
+
+
+def _views(config: dict[str, Any], on: str | None, out: str) -> str:
+    """The folder of the views."""
+    return (config["restorer"]["folder"] if on is None else "") or os.path.join(out, "views")
 
 
 def open_data(config: dict[str, Any], on: str | None) -> Data:

@@ -20,6 +20,7 @@ from diffv2iqa_jax.tasks import distorting, quality
 from diffv2iqa_jax.training import checks, setup
 from diffv2iqa_jax.types import Task
 from tests import runs, tiny
+from tests.training.test_logs import COSTS
 
 TYPES = ("white_noise", "jpeg", "contrast", "gaussian_blur")
 
@@ -53,11 +54,10 @@ def small(folder, **changes) -> dict:
 
 def lines(work) -> list[dict]:
     rows = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
-    timed = ("train/images_per_s", "train/input_wait")
     for row in rows:
         if "train/loss" in row:
             assert row["train/images_per_s"] > 0 and 0 <= row["train/input_wait"] <= 1
-    return [{k: v for k, v in row.items() if k not in timed} for row in rows]
+    return [{k: v for k, v in row.items() if k not in COSTS} for row in rows]
 
 
 def test_a_killed_run_on_photos_goes_on_as_if_nothing_had_been(folder, tmp_path):

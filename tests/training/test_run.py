@@ -15,10 +15,16 @@ from diffv2iqa_jax.data.sets.catalog import Row, Set
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.training import checks, stopping, view_cache
 from tests import runs, tiny, twins
+from tests.training.test_logs import COSTS, traced
 
 
 def lines(work) -> list[dict]:
     return [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
+
+
+def untimed(rows: list[dict]) -> list[dict]:
+    """Without what depends on the clock and the machine."""
+    return [{k: v for k, v in row.items() if k not in COSTS} for row in rows]
 
 
 def predictions(work) -> list[dict]:
@@ -128,12 +134,7 @@ def test_a_killed_run_ends_where_an_unbroken_one_does(data, restored, quality_ru
     runs.run(config, broken)
     results = [json.loads((work / "results.json").read_text()) for work in (whole, broken)]
     assert results[0] == results[1]
-    drop = ("train/images_per_s", "train/input_wait")
-
-    def strip(rows):
-        return [{k: v for k, v in r.items() if k not in drop} for r in rows]
-
-    assert strip(lines(broken)) == strip(lines(whole))
+    assert untimed(lines(broken)) == untimed(lines(whole))
     assert predictions(broken) == predictions(whole)
 
 
@@ -149,8 +150,14 @@ def test_asked_to_stop_it_saves_and_goes_on_later(data, restored, tmp_path):
     calls = iter([False, True])
     with pytest.raises(stopping.Preempted, match="saved at step 1 of 4"):
         runs.run(runs.stage1(data), str(tmp_path / "run"), stop=lambda: next(calls))
-    results = runs.run(runs.stage1(data), tmp_path / "run")
+    results = runs.run(runs.stage1(data), tmp_path / "run", profile="1:3")
     assert results == json.loads((restored / "results.json").read_text())
+    assert traced(tmp_path / "run") == [2, 3]
+    log = (tmp_path / "run" / "logs" / "process-0.log").read_text()
+    assert log.count("process 0: started, one of 1") == 2
+    assert "Preempted: saved at step 1 of 4" in log and "Traceback" not in log
+    costs = [x["train/goodput"] for x in lines(tmp_path / "run") if "train/goodput" in x]
+    assert len(costs) == 4 and all(0 < share <= 1 for share in costs)
 
 
 def test_pmap_and_jit_train_alike(data, restored, tmp_path):
