@@ -93,6 +93,8 @@ RUN = ("--workdir", "run")
         ([*RUN, IN_STAGE_1 + "task=paint"], "config.task 'paint'"),
         ([*RUN, IN_STAGE_1 + "optim.lr=nan"], "optim.lr nan: must be a finite number"),
         ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
+        ([*RUN, "--profile", "5:3"], "--profile 5:3: must be FIRST:LAST, steps from 1"),
+        ([*RUN, "--profile", "3:5", "--mode", "views"], "--profile 3:5: goes with --mode train"),
         ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),
         ([*RUN, "--config", "gone.py"], "--config gone.py: no such file"),
         ([*RUN, "--config", "small:startr"], "no such row; did you mean 'starter'?"),

@@ -44,9 +44,8 @@ def losses(stage: str, devices: int = 1, accumulate: int = 1) -> list[float]:
 
 
 @pytest.mark.parametrize("stage", TASKS)
-@pytest.mark.parametrize(("devices", "accumulate"), [(1, 2), (4, 1)])
-def test_what_is_dropped_does_not_depend_on_how_a_batch_is_split(stage, devices, accumulate):
-    np.testing.assert_allclose(losses(stage, devices, accumulate), losses(stage), rtol=2e-6)
+def test_four_devices_drop_as_one(stage):
+    np.testing.assert_allclose(losses(stage, 4), losses(stage), rtol=2e-6)
 
 
 def test_eight_devices_with_two_micro_batches_drop_as_one(apart):
