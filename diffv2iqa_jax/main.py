@@ -33,6 +33,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of this run; resumes wha
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "views", "evaluate"], "What to do.")
 _ON = flags.DEFINE_string("on", None, "With --mode evaluate: all of this data set, not the run's.")
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "With --dry_run: compile the step for chips not here, as v5e:4x4."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
 )
@@ -121,14 +124,19 @@ def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
     import jax
 
-    from diffv2iqa_jax.training import checks, setup
+    from diffv2iqa_jax.training import checks, setup, topology
     from diffv2iqa_jax.training.dry_run import describe
 
+    chips = topology.chips(_TOPOLOGY.value) if _TOPOLOGY.value else []
+    count = len(chips) or jax.device_count()
     for stage, folder in stages(config, workdir):
-        setup.check_devices(stage, jax.device_count())
+        setup.check_devices(stage, count)
         print(folder)
         is_there = checks.data_found(stage["data"])
-        for line in describe(_with_restorer(stage, config), jax.device_count(), is_there):
+        resolved = _with_restorer(stage, config)
+        for line in describe(resolved, count, is_there):
+            print(f"  {line}")
+        for line in topology.report(resolved, chips) if chips else []:
             print(f"  {line}")
 
 
@@ -219,6 +227,8 @@ def run(argv: list[str]) -> int:
         raise errors.ConfigError("--config and --workdir must both be given")
     if _ON.value and _MODE.value != "evaluate":
         raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
+    if _TOPOLOGY.value and not _DRY_RUN.value:
+        raise errors.ConfigError(f"--topology {_TOPOLOGY.value}: goes with --dry_run")
     config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
     check(config)
     start_jax()

@@ -93,6 +93,8 @@ RUN = ("--workdir", "run")
         ([*RUN, IN_STAGE_1 + "task=paint"], "config.task 'paint'"),
         ([*RUN, IN_STAGE_1 + "optim.lr=nan"], "optim.lr nan: must be a finite number"),
         ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
+        ([*RUN, "--topology", "v5e:4x4"], "--topology v5e:4x4: goes with --dry_run"),
+        ([*RUN, "--dry_run", "--topology", "v5e"], "as in v5e:4x4"),
         ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),
         ([*RUN, "--config", "gone.py"], "--config gone.py: no such file"),
         ([*RUN, "--config", "small:startr"], "no such row; did you mean 'starter'?"),
