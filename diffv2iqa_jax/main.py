@@ -36,6 +36,9 @@ _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Print the plan and stop.")
 _PROFILE = flags.DEFINE_string(
     "profile", None, "FIRST:LAST, steps to trace; FIRST:LAST:all traces every process."
 )
+_TOPOLOGY = flags.DEFINE_string(
+    "topology", None, "With --dry_run: compile the step for chips not here, as v5e:4x4."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
 )
@@ -131,14 +134,19 @@ def dry_run(config: dict, workdir: str) -> None:
     """Prints what each stage would be."""
     import jax
 
-    from diffv2iqa_jax.training import checks, setup
+    from diffv2iqa_jax.training import checks, setup, topology
     from diffv2iqa_jax.training.dry_run import describe
 
+    chips = topology.chips(_TOPOLOGY.value) if _TOPOLOGY.value else []
+    count = len(chips) or jax.device_count()
     for stage, folder in stages(config, workdir):
-        setup.check_devices(stage, jax.device_count())
+        setup.check_devices(stage, count)
         print(folder)
         is_there = checks.data_found(stage["data"])
-        for line in describe(_with_restorer(stage, config), jax.device_count(), is_there):
+        resolved = _with_restorer(stage, config)
+        for line in describe(resolved, count, is_there):
+            print(f"  {line}")
+        for line in topology.report(resolved, chips) if chips else []:
             print(f"  {line}")
 
 
@@ -232,6 +240,8 @@ def run(argv: list[str]) -> int:
         raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
     if _PROFILE.value is not None and _MODE.value != "train":
         raise errors.ConfigError(f"--profile {_PROFILE.value}: goes with --mode train")
+    if _TOPOLOGY.value and not _DRY_RUN.value:
+        raise errors.ConfigError(f"--topology {_TOPOLOGY.value}: goes with --dry_run")
     config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
     check(config)
     check_profile()

@@ -1,5 +1,7 @@
 """Every row of every configuration is complete and has a loss; one of each kind trains."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -17,9 +19,9 @@ from diffv2iqa_jax.configs import (
     vcrnet,
 )
 from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.models.layers import BATCH_AXES
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import checks, setup, sharding, steps
-from diffv2iqa_jax.training.sharding import AXIS
 from diffv2iqa_jax.training.state import TrainState
 from tests import tiny
 
@@ -108,14 +110,17 @@ def test_a_row_passes_the_checks_and_has_a_loss_of_one_number(name, row):
     checks.check(configs.plain(TABLES[name][0].get_config(row)))
     _, task, batch = task_of(name, row)
 
-    def loss(weights, batch):  # within an axis, as the step's average over devices needs
-        return jax.vmap(task.loss, (None, None, None), axis_name=AXIS, axis_size=1)(
-            weights, batch, jax.random.key(0)
+    def loss(weights, batch):  # within axes, as the step's average over devices needs
+        mapped = functools.reduce(
+            lambda f, axis: jax.vmap(f, None, None, axis_name=axis, axis_size=1),
+            BATCH_AXES,
+            task.loss,
         )
+        return mapped(weights, batch, jax.random.key(0))
 
     weights = jax.eval_shape(task.init, jax.random.key(0), batch)
     value, (metrics, stats) = jax.eval_shape(loss, weights, batch)
-    assert value.shape == metrics["loss"].shape == (1,)
+    assert value.shape == metrics["loss"].shape == ()
     assert jax.tree.structure(stats) == jax.tree.structure(weights.stats)
 
 

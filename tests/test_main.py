@@ -95,6 +95,8 @@ RUN = ("--workdir", "run")
         ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
         ([*RUN, "--profile", "5:3"], "--profile 5:3: must be FIRST:LAST, steps from 1"),
         ([*RUN, "--profile", "3:5", "--mode", "views"], "--profile 3:5: goes with --mode train"),
+        ([*RUN, "--topology", "v5e:4x4"], "--topology v5e:4x4: goes with --dry_run"),
+        ([*RUN, "--dry_run", "--topology", "v5e"], "as in v5e:4x4"),
         ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),
         ([*RUN, "--config", "gone.py"], "--config gone.py: no such file"),
         ([*RUN, "--config", "small:startr"], "no such row; did you mean 'starter'?"),

@@ -11,8 +11,8 @@ from diffv2iqa_jax import rng
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)): MANIQA's initialisation, of everything we took from it.
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
-# Name of the mapped axis of a training step; BatchNorm averages its statistics over it.
-BATCH_AXIS = "data"
+# Names of the mapped axes of a training step; BatchNorm averages its statistics over them.
+BATCH_AXES = ("data", "fsdp")
 
 
 class Dropout(nn.Module):
@@ -180,7 +180,7 @@ class Norm(nn.Module):
             use_running_average=not learn,
             momentum=self.momentum,
             epsilon=self.epsilon,
-            axis_name=BATCH_AXIS if learn else None,
+            axis_name=BATCH_AXES if learn else None,
             dtype=self.dtype,
             name="batch",
         )(x)

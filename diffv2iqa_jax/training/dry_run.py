@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax.models import quality, unet
-from diffv2iqa_jax.models.layers import BATCH_AXIS
+from diffv2iqa_jax.models.layers import BATCH_AXES
 from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.tasks.example import example
 from diffv2iqa_jax.training.setup import make_task, optimiser, shapes
@@ -82,7 +82,9 @@ def _activations(task: Task, weights: Weights, config: dict, images: int) -> flo
         return jax.vjp(loss, trainable, has_aux=True)[1]
 
     # A step's BatchNorm averages over the devices: here there is one.
-    on_one = jax.vmap(residuals, in_axes=None, axis_name=BATCH_AXIS, axis_size=1)
+    on_one = residuals
+    for axis in BATCH_AXES:
+        on_one = jax.vmap(on_one, in_axes=None, axis_name=axis, axis_size=1)
     kept = jax.eval_shape(on_one, trainable, fixed, weights.stats)
     return max(_bytes(kept) - _bytes(weights.params), 0)
 

@@ -71,7 +71,7 @@ def programs(resolved: dict[str, Any], kept: dict[str, Programs] | None = None) 
     check_devices(resolved, devices.size)
     kept, key = {} if kept is None else kept, key_of(resolved)
     if key not in kept:
-        kept[key] = _programs(resolved, devices)
+        kept[key] = build(resolved, devices)
     return kept[key]
 
 
@@ -137,7 +137,8 @@ def shapes(task: Task, size: int, frozen: str = "", rates: tuple = ()) -> Weight
     return weights
 
 
-def _programs(resolved: dict[str, Any], devices: Devices) -> Programs:
+def build(resolved: dict[str, Any], devices: Devices) -> Programs:
+    """The steps of a resolved configuration on these devices; they may be a compiler's alone."""
     task, optimisation = make_task(resolved), resolved["optim"]
     size, frozen = resolved["data"]["size"], optimisation["frozen"]
     tx, rate = optimiser(resolved)

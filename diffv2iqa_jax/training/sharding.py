@@ -2,9 +2,10 @@
 
 Two ways to map a step over the devices share one interface: `Jit` (jax.jit over a named mesh,
 the default) and `Pmap` (jax.pmap over a leading device axis, with a replicated state). Both run
-the same per-device gradient function.
+the same per-device gradient function, which sees its device's shares of the parameters.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +14,65 @@ import jax
 import numpy as np
 from flax import jax_utils
 from jax.experimental import multihost_utils
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-AXIS = "data"  # the axis over which a training step is mapped, by both
+from diffv2iqa_jax.models.layers import BATCH_AXES
+from diffv2iqa_jax.training.state import Flat, TrainState
+
+# A training step is mapped over both axes, by both; large leaves are split over the second.
+DATA, FSDP = BATCH_AXES
 STATE_MIN = 2**20  # elements; smaller leaves are not worth splitting
 Tree = Any  # of arrays, or of their shapes and dtypes
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _whole(share: jax.Array, axis: int | None) -> jax.Array:
+    """The leaf of which each device along FSDP has a share of this axis; None: all have it whole.
+
+    What flows back is this device's share of the gradient, averaged over all devices: devices
+    exchange gradients here and nowhere else, each as soon as it is known.
+    """
+    return share if axis is None else jax.lax.all_gather(share, FSDP, axis=axis, tiled=True)
+
+
+def _whole_forward(share: jax.Array, axis: int | None) -> tuple[jax.Array, None]:
+    return _whole(share, axis), None
+
+
+def _whole_backward(axis: int | None, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    if axis is None:
+        return (jax.lax.pmean(gradient, BATCH_AXES),)
+    share = jax.lax.psum_scatter(gradient, FSDP, scatter_dimension=axis, tiled=True)
+    return (jax.lax.pmean(share / jax.lax.axis_size(FSDP), DATA),)
+
+
+_whole.defvjp(_whole_forward, _whole_backward)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shares:
+    """Which part of the parameters a device holds.
+
+    Attributes:
+      axes: path -> the axis along which the leaf is split over FSDP; None: it is not.
+      shapes: of the leaves that are split, when whole and of a device's share.
+    """
+
+    axes: dict[str, int | None]
+    shapes: frozenset[tuple[int, ...]]
+
+    def whole(self, shares: Flat) -> Flat:
+        """Gathers the split leaves. Its gradient is averaged over the devices, see `_whole`."""
+        return {name: _whole(share, self.axes[name]) for name, share in shares.items()}
+
+    def regather(self, loss: Callable) -> Callable:
+        """The same loss, which keeps no gathered leaf for the backward pass: it gathers twice."""
+        return jax.checkpoint(loss, policy=self._keeps) if self.shapes else loss
+
+    def _keeps(self, _: Any, *operands: Any, **__: Any) -> bool:
+        # Neither a gathered leaf nor what is made of it alone, as its copy in another dtype.
+        return not operands or getattr(operands[0], "shape", None) not in self.shapes
 
 
 class Jit:
@@ -34,27 +88,30 @@ class Jit:
         if self.size % fsdp:
             raise ValueError(f"devices.fsdp {fsdp}: does not divide the {self.size} devices")
         # Auto axes: the compiler shards what lies between our annotations.
-        auto = (AxisType.Auto,)
-        self._mesh = jax.make_mesh(
-            (self.size // fsdp, fsdp), (AXIS, "fsdp"), axis_types=2 * auto, devices=devices
-        )
-        # A batch is split over both axes, so it sees the same devices as one axis.
-        self._flat = Mesh(self._mesh.devices.reshape(-1), (AXIS,), axis_types=auto)
-        self._rows = NamedSharding(self._flat, P(AXIS))
+        shape, auto = (self.size // fsdp, fsdp), 2 * (AxisType.Auto,)
+        self._mesh = jax.make_mesh(shape, BATCH_AXES, axis_types=auto, devices=devices)
+        self._rows = NamedSharding(self._mesh, P(BATCH_AXES))
+
+    def _axis(self, leaf: Any) -> int | None:
+        """The axis along which a leaf is split: the longest divisible one of a large leaf."""
+        shares = self._mesh.shape[FSDP]
+        if shares > 1 and np.prod(leaf.shape) >= STATE_MIN:
+            for axis in np.argsort(leaf.shape)[::-1]:
+                if leaf.shape[axis] % shares == 0:
+                    return int(axis)
+        return None
+
+    def _specs(self, tree: Tree) -> Tree:
+        """The part of each leaf that a device holds."""
+
+        def spec(leaf: Any) -> P:
+            axis = self._axis(leaf)
+            return P() if axis is None else P(*[None] * axis, FSDP)
+
+        return jax.tree.map(spec, tree)
 
     def _shardings(self, tree: Tree) -> Tree:
-        """The sharding of each leaf; a large one is split along its longest divisible axis."""
-
-        def sharding(leaf: Any) -> NamedSharding:
-            spec, shares = [None] * len(leaf.shape), self._mesh.shape["fsdp"]
-            if shares > 1 and np.prod(leaf.shape) >= STATE_MIN:
-                for axis in np.argsort(leaf.shape)[::-1]:
-                    if leaf.shape[axis] % shares == 0:
-                        spec[axis] = "fsdp"
-                        break
-            return NamedSharding(self._mesh, P(*spec))
-
-        return jax.tree.map(sharding, tree)
+        return jax.tree.map(partial(NamedSharding, self._mesh), self._specs(tree))
 
     def init(self, make: Callable[..., Tree], *args: Any) -> Tree:
         """Computes make(*args) on the devices where it stays."""
@@ -62,10 +119,27 @@ class Jit:
         return jax.jit(make, out_shardings=shardings)(*args)
 
     def gradients(self, fn: Callable) -> Callable:
-        """Maps a per-device function of (state, batch) whose results are the same everywhere."""
-        # check_vma=False: the function averages over AXIS by itself, as under pmap.
-        specs = {"in_specs": (P(), P(AXIS)), "out_specs": P()}
-        return jax.shard_map(fn, mesh=self._flat, check_vma=False, **specs)
+        """Maps a per-device function of (shares, state, batch), as `steps.make_gradients` makes."""
+
+        def mapped(state: TrainState, batch: Tree) -> Tree:
+            params, specs = {**state.trainable, **state.fixed}, self._specs(state)
+            axes = {name: self._axis(leaf) for name, leaf in params.items()}
+            split = {name: axis for name, axis in axes.items() if axis is not None}
+            shapes = {params[name].shape for name in split}
+            for name, axis in split.items():
+                share = list(params[name].shape)
+                share[axis] //= self._mesh.shape[FSDP]
+                shapes.add(tuple(share))
+            # check_vma=False: the function averages over the devices by itself, as under pmap.
+            return jax.shard_map(
+                partial(fn, Shares(axes, frozenset(shapes))),
+                mesh=self._mesh,
+                in_specs=(specs, P(BATCH_AXES)),
+                out_specs=(specs.trainable, P(), P()),
+                check_vma=False,
+            )(state, batch)
+
+        return mapped
 
     def train(self, step: Callable, state: Tree) -> Callable:
         """Compiles (state, batch) -> (state, metrics), which reuses the memory of its state."""
@@ -118,13 +192,19 @@ class Pmap:
         return self.spread(jax.jit(make)(*args))
 
     def gradients(self, fn: Callable) -> Callable:
-        return fn  # already inside the map
+        # Already inside the map over DATA; along FSDP there is one device.
+        def alone(state: TrainState, batch: Tree) -> Tree:
+            shares = Shares(dict.fromkeys([*state.trainable, *state.fixed]), frozenset())
+            along = dict(in_axes=None, out_axes=None, axis_name=FSDP, axis_size=1)
+            return jax.vmap(partial(fn, shares), **along)(state, batch)
+
+        return alone
 
     def train(self, step: Callable, state: Tree) -> Callable:
-        return jax.pmap(step, AXIS, devices=self._devices, donate_argnums=0)
+        return jax.pmap(step, DATA, devices=self._devices, donate_argnums=0)
 
     def predict(self, fn: Callable) -> Callable:
-        return jax.pmap(fn, AXIS, devices=self._devices)
+        return jax.pmap(fn, DATA, devices=self._devices)
 
     def put(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         devices = len(self._devices)
@@ -141,7 +221,7 @@ class Pmap:
 
     def spread(self, state: Tree) -> Tree:
         # The axis name makes the sharding equal to what pmap returns: one compilation, not two.
-        return jax_utils.replicate(state, self._devices, axis_name=AXIS)
+        return jax_utils.replicate(state, self._devices, axis_name=DATA)
 
 
 MAPS = {"jit": Jit, "pmap": Pmap}

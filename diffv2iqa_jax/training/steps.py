@@ -7,40 +7,55 @@ import jax.numpy as jnp
 import optax
 
 from diffv2iqa_jax import rng
-from diffv2iqa_jax.training.sharding import AXIS
+from diffv2iqa_jax.models.layers import BATCH_AXES
+from diffv2iqa_jax.training import sharding
 from diffv2iqa_jax.training.state import Flat, TrainState, merge
 from diffv2iqa_jax.types import Batch, Metrics, Params, Task, Weights
 
 
 def make_gradients(task: Task, *, seed: int, accumulate: int = 1) -> Callable:
-    """(state, batch of one device) -> (gradients, stats, metrics), averaged over all devices.
+    """(shares, state, batch of one device) -> (gradients, stats, metrics), averaged over devices.
 
-    Runs inside a map over AXIS. Each device averages its micro-batches first, so that the
-    devices exchange one float32 gradient per step, however many micro-batches there are.
+    Runs inside a map over BATCH_AXES, by `sharding`'s `gradients`. Each device averages its
+    micro-batches first, so that the devices exchange one float32 gradient per step, however many
+    micro-batches there are. With one micro-batch a gradient is exchanged as soon as it is known,
+    so that a device whose parameters are split never holds the whole of them.
 
     Args:
       accumulate: micro-batches to split a device's batch into, one after the other.
     """
 
-    def gradients(state: TrainState, batch: Batch) -> tuple[Flat, Params, Metrics]:
+    def gradients(
+        shares: sharding.Shares, state: TrainState, batch: Batch
+    ) -> tuple[Flat, Params, Metrics]:
         key = rng.stream(seed, "train", state.step)
 
         def loss(trainable: Flat, stats: Params, micro_batch: Batch):
-            return task.loss(Weights(merge(trainable, state.fixed), stats), micro_batch, key)
+            params = merge(trainable, shares.whole(state.fixed))
+            return task.loss(Weights(params, stats), micro_batch, key)
 
-        def micro_step(stats: Params, micro_batch: Batch):
-            differentiate = jax.grad(loss, has_aux=True)
-            grads, (metrics, stats) = differentiate(state.trainable, stats, micro_batch)
-            return stats, (grads, metrics)
+        def loss_of_shares(trainable: Flat, stats: Params, micro_batch: Batch):
+            return loss(shares.whole(trainable), stats, micro_batch)
 
         if accumulate == 1:
-            stats, grads_and_metrics = micro_step(state.stats, batch)
-        else:
-            micro_batches = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
-            stats, stacked = jax.lax.scan(micro_step, state.stats, micro_batches)
-            grads_and_metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
-        grads, metrics = jax.lax.pmean(grads_and_metrics, AXIS)
-        return grads, stats, metrics
+            differentiate = jax.grad(shares.regather(loss_of_shares), has_aux=True)
+            grads, (metrics, stats) = differentiate(state.trainable, state.stats, batch)
+            return grads, stats, jax.lax.pmean(metrics, BATCH_AXES)
+
+        trainable, exchange = jax.vjp(shares.whole, state.trainable)
+
+        def micro_step(carried: tuple[Flat, Params], micro_batch: Batch):
+            total, stats = carried
+            differentiate = jax.grad(shares.regather(loss), has_aux=True)
+            grads, (metrics, stats) = differentiate(trainable, stats, micro_batch)
+            return (jax.tree.map(jnp.add, total, grads), stats), metrics
+
+        micro_batches = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
+        start = (jax.tree.map(jnp.zeros_like, trainable), state.stats)
+        (total, stats), stacked = jax.lax.scan(micro_step, start, micro_batches)
+        (grads,) = exchange(jax.tree.map(lambda x: x / accumulate, total))
+        metrics = jax.tree.map(lambda x: jnp.mean(x, axis=0), stacked)
+        return grads, stats, jax.lax.pmean(metrics, BATCH_AXES)
 
     return gradients
 
