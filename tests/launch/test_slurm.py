@@ -58,9 +58,7 @@ def hurry(cluster, number: str) -> None:
         ("127 127", "127:0", "0"),  # no python
     ],
 )
-def test_what_stopped_or_lost_a_process_is_queued_again(
-    cluster, tmp_path, codes, ends, restarts
-):
+def test_what_stopped_or_lost_a_process_is_queued_again(cluster, tmp_path, codes, ends, restarts):
     (tmp_path / "python").write_text(STAND_IN)
     (tmp_path / "python").chmod(0o755)
     number = submit(cluster, tmp_path, tmp_path, SCRIPT, codes)
