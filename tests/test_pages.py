@@ -29,7 +29,7 @@ from PIL import Image
 
 import diffv2iqa_jax
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import main
+from diffv2iqa_jax import main, preflight
 from diffv2iqa_jax.scoring import program, scorer
 from tests import pictures
 
@@ -44,9 +44,13 @@ FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.M | re.S)
 SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 UNIX = {"find", "cat", "tail"}
-OURS = re.compile(r"(?:python -m diffv2iqa_jax\.|python launch/|bash launch/)")
+OURS = re.compile(
+    r"(?:[A-Z]+=\S+ )*"
+    r"(?:python -m diffv2iqa_jax\.|(?:python|bash) launch/\w|sbatch -|kubectl |docker )"
+)
 PLACE = re.compile(r"(?:configs|diffv2iqa_jax|launch|tests)/[\w./-]*\w")
 RUNNERS = {"python", "python3", ".venv/bin/python"}
+FILES = {("kubectl", "apply"): "-f", ("docker", "build"): "--file"}  # which option names one
 INSTALLERS = {"pip", ".venv/bin/pip"}
 
 
@@ -143,7 +147,7 @@ def check_python(argv: list[str], monkeypatch, tmp_path) -> None:
         return
     if argv[0].startswith("launch/"):
         assert (ROOT / argv[0]).is_file(), f"{argv[0]}: no such file"
-        parse_launcher(argv[1:], monkeypatch)
+        parse_launcher(pathlib.Path(argv[0]).stem, argv[1:], monkeypatch)
         return
     if pathlib.Path(argv[0]).name == program.LOADER:  # `export` has written it
         return
@@ -173,12 +177,21 @@ def fill_in(argv: list[str], folder: pathlib.Path) -> None:
         Image.fromarray(pictures.picture(40, 48)).save(folder / name / "photo.png")
 
 
-def parse_launcher(argv: list[str], monkeypatch) -> None:
-    """launch/splits.py prints its commands: those must be of `main` too."""
-    spec = importlib.util.spec_from_file_location("splits", ROOT / "launch" / "splits.py")
+def launcher_of(name: str):
+    """A module of launch/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "launch" / f"{name}.py")
     launcher = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(launcher)
+    return launcher
+
+
+def parse_launcher(name: str, argv: list[str], monkeypatch) -> None:
+    """What a launcher starts must be a command of `main`, too."""
+    launcher = launcher_of(name)
     if argv == ["--help"]:
+        return
+    if name == "local":
+        parse_by_main(launcher.parse(argv).more, monkeypatch)
         return
     o, prefixes = launcher.parse(argv)
     chain = launcher.chains(o, prefixes)[0]
@@ -188,6 +201,9 @@ def parse_launcher(argv: list[str], monkeypatch) -> None:
 def check_script(script: str, argv: list[str], settings: dict, tmp_path, monkeypatch) -> None:
     """Runs a script whose `python` writes down its arguments, and checks each of those."""
     assert (ROOT / script).is_file(), f"{script}: no such file"
+    if script == "launch/tpu_vm.sh":
+        check_tpu_vm(argv, settings, monkeypatch)
+        return
     log, folder = tmp_path / "log", tmp_path / "bin"
     folder.mkdir()
     recorder = folder / "python"
@@ -201,6 +217,32 @@ def check_script(script: str, argv: list[str], settings: dict, tmp_path, monkeyp
     assert len(asked) > 3
     for words in asked:
         check_python(words, monkeypatch, tmp_path)
+
+
+def check_tpu_vm(argv: list[str], settings: dict, monkeypatch) -> None:
+    """Lets the script say what it would do; the flags it passes on are of what it runs."""
+    example = {"NAME": "n", "ZONE": "z", "TYPE": "v6e-16"}  # a block exports them on another line
+    env = {**os.environ, **example, **settings, "DRY_RUN": "1"}
+    script = ["bash", str(ROOT / "launch" / "tpu_vm.sh"), *(argv or ["status"])]
+    done = subprocess.run(script, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "gcloud" in done.stdout, done.stderr
+    if argv[:1] == ["preflight"]:
+        preflight.parse(argv[1:])
+    elif argv[:1] in (["run"], ["train"]):
+        parse_by_main(argv[1:], monkeypatch)
+
+
+def check_sbatch(argv: list[str], monkeypatch) -> None:
+    options = list(itertools.takewhile(lambda word: word.startswith("-"), argv))
+    assert all(re.fullmatch("--(nodes|gres|time)=.+", word) for word in options), options
+    script, *flags_of_main = argv[len(options) :]
+    assert script == "launch/slurm.sbatch"
+    parse_by_main(flags_of_main, monkeypatch)
+
+
+def check_file(argv: list[str], option: str) -> None:
+    """A command of a program that is not here: the file that it names is."""
+    assert (ROOT / argv[argv.index(option) + 1]).is_file(), argv
 
 
 def check_pip(argv: list[str]) -> None:
@@ -224,6 +266,12 @@ def check(command: list[str], monkeypatch, tmp_path) -> None:
         check_python(argv, monkeypatch, tmp_path)
     elif name in INSTALLERS:
         check_pip(argv)
+    elif name == "sbatch":
+        check_sbatch(argv, monkeypatch)
+    elif (name, *argv[:1]) in FILES:
+        check_file(argv, FILES[name, argv[0]])
+    elif name == "export":
+        assert all(assignment(word) for word in argv), argv
     elif name == "bash":
         check_script(argv[0], argv[1:], settings, tmp_path, monkeypatch)
     else:
@@ -272,7 +320,14 @@ WRONG = {
     "python launch/splits.py --config sr3 --workdir w --preset classic": "invalid choice",
     "python launch/nothing.py": "launch/nothing.py",
     "python -m pytest tests/nothing": "tests/nothing",
+    "python launch/local.py --processes 2 -- --config quickest --workdir w": "no such config",
+    "python -m diffv2iqa_jax.preflight --config sr3 --workdir w --device 2": "unrecognized",
     "bash launch/nothing.sh w": "launch/nothing.sh",
+    "bash launch/tpu_vm.sh trai --config sr3 --workdir w": "its head lists the commands",
+    "bash launch/tpu_vm.sh train --config sr3": "--workdir is missing",
+    "sbatch --node=4 launch/slurm.sbatch --config sr3 --workdir w": "--node=4",
+    "sbatch launch/slurm.sbatch --config sr3 --workdirs w": "Unknown command line flag",
+    "kubectl apply -f launch/jobsets.yaml": "jobsets.yaml",
     "pip install jax[gpu]": "jax[gpu]",
     "pip install -e .[tests]": ".[tests]",
     "rm -r runs": "no rule for it",
@@ -398,11 +453,9 @@ def options():
             if name.startswith("diffv2iqa_jax.") and name != main.__name__:
                 with pytest.raises(Parsed):
                     importlib.import_module(name).main([])
-        spec = importlib.util.spec_from_file_location("splits", ROOT / "launch" / "splits.py")
-        launcher = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(launcher)
-        with pytest.raises(Parsed):
-            launcher.main([])
+        for name in ("splits", "local"):
+            with pytest.raises(Parsed):
+                launcher_of(name).main([])
     return seen
 
 
