@@ -8,6 +8,7 @@ import inspect
 import json
 import os
 import pkgutil
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +21,8 @@ from diffv2iqa_jax.errors import ConfigError
 if TYPE_CHECKING:  # a report reads configurations where ml_collections is not installed
     from ml_collections import ConfigDict
 
+# Keys that change no result, so that a run may go on with others: how it is spread and watched.
+FREE = r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard|optim\.remat)"
 PACKAGED = "diffv2iqa_jax.configs"
 
 
@@ -246,13 +249,19 @@ def claim(workdir: str, config: dict) -> None:
                 old = json.load(file)
         except ValueError as error:
             raise ConfigError(f"{path}: not readable ({error}); use another workdir") from error
-        changed = differences(old, config)
+        changed = [
+            text
+            for text in differences(old, config)
+            if not re.fullmatch(FREE, text.partition(" ")[0])
+        ]
         if changed:
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             raise ConfigError(
                 f"workdir {workdir}: holds a run of another configuration, which differs in "
                 f"{', '.join(changed[:5])}{more}; use another workdir or that configuration"
             )
+        if old != plain(config):
+            write_json(path, plain(config))
         return
     if os.path.exists(workdir) and (not os.path.isdir(workdir) or os.listdir(workdir)):
         raise ConfigError(f"workdir {workdir}: is there and is no run of ours; name a new folder")

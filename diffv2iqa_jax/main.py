@@ -4,20 +4,21 @@
 
 --config is a packaged configuration or the path of a file, each with ":ROW" where it has rows. The
 same command again resumes, or says that the run is complete. Exit codes: 0 done, 1 our own
-error, 2 the configuration or workdir cannot work, 70 the loss is not finite, 75 asked to stop
-and saved (run it again to go on).
+error, 2 the configuration or workdir cannot work, 70 the loss is not finite, 71 one of several
+processes failed or was lost, 75 asked to stop and saved (run it again to go on).
 """
 
 # Nothing here imports JAX or TensorFlow before the flags and the configuration are known to work:
 # a wrong key is answered at once. What checks values imports JAX, what trains TensorFlow too.
+import errno
 import logging
 import os
 import re
 import signal
 import sys
-import threading
-from collections.abc import Callable
+import traceback
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from absl import app, flags
 from absl import logging as absl_logging
@@ -25,6 +26,9 @@ from ml_collections import ConfigDict, config_flags
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import errors
+
+if TYPE_CHECKING:
+    from diffv2iqa_jax.training.stopping import Stop
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "NAME[:ROW] of a packaged configuration, or FILE.py[:ROW].", lock_config=True
@@ -42,12 +46,20 @@ _TOPOLOGY = flags.DEFINE_string(
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, where JAX does not find the others."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which one, from 0.")
 _CACHE = flags.DEFINE_string(
     "jit_cache", "~/.cache/diffv2iqa_jax/jit", "Folder of compiled programs; '' for none."
 )
 
 LOG = logging.getLogger("diffv2iqa_jax")
-EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_PREEMPTED = 2, 70, 75
+EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_LOST, EXIT_PREEMPTED = 2, 70, 71, 75
+JOINING = ("distributed", "coordinator", "num_processes", "process_id")  # flags
+# What a user can do something about: no space, no rights.
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 class ConfigParser(flags.ArgumentParser):
@@ -81,8 +93,42 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         # absl wraps what a parser raises into an error that names the flag once more.
         refusal = error.__context__ if isinstance(error.__context__, errors.ConfigError) else error
-        print(f"error: {' '.join(str(refusal).split())}", file=sys.stderr)
-        sys.exit(EXIT_CONFIG)
+        sys.exit(_refuse(" ".join(str(refusal).split()), EXIT_CONFIG, _joining(argv)))
+
+
+def _joining(argv: list[str]) -> dict:
+    """The flags that connect this process with others, where another flag cannot be read."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool("distributed", False, "", flag_values=values)
+    flags.DEFINE_string("coordinator", None, "", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    own = [a for a in argv[1:] if a.lstrip("-").partition("=")[0] in JOINING or a[:1] != "-"]
+    try:
+        values([argv[0], *own], known_only=True)
+    except flags.Error:  # it is one of these
+        return {}
+    return {name: values[name].value for name in JOINING}
+
+
+def _refuse(message: str, code: int, joining: dict | None = None) -> int:
+    """Says in one line why this process ends, to the user and to the other processes."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    if joining and any(value not in (None, False) for value in joining.values()):
+        try:
+            _join(joining)
+        except errors.ConfigError:
+            return code
+    if "diffv2iqa_jax.training.processes" in sys.modules:
+        sys.modules["diffv2iqa_jax.training.processes"].fail(message, code)
+    return code
+
+
+def _join(joining: dict) -> None:
+    """Connects the processes of this run, if it has several."""
+    from diffv2iqa_jax.training import processes
+
+    processes.start(*(joining[name] for name in JOINING[1:]), automatic=joining["distributed"])
 
 
 def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
@@ -165,42 +211,46 @@ def _with_restorer(stage: dict, config: dict) -> dict:
 
 def train(config: dict, workdir: str) -> int:
     """Runs the stages and reports on them; returns the exit code."""
-    import jax
-
     from diffv2iqa_jax.reporting import write
+    from diffv2iqa_jax.training import processes
     from diffv2iqa_jax.training.run import run as run_stage
     from diffv2iqa_jax.training.stopping import Preempted
 
     stop = stopper()
     several = "stages" in config
     if several:
-        configs.claim(workdir, config)
+        processes.first(lambda: configs.claim(workdir, config))
     try:
         for stage, folder in stages(config, workdir):
             if _ON.value is None or stage["task"] == "quality":
                 how = {"mode": _MODE.value, "on": _ON.value, "profile": _PROFILE.value}
                 run_stage(stage, folder, stop=stop, **how)
     except Preempted as error:
-        print(f"stopped: {error}; run the same command to go on", file=sys.stderr)
+        print(f"stopped: {error}; run the same command to go on", file=sys.stderr, flush=True)
+        processes.end()
         return EXIT_PREEMPTED
-    if several and _MODE.value != "views" and jax.process_index() == 0:
+    if several and _MODE.value != "views" and processes.index() == 0:
         LOG.info("report: %s", write.write(workdir))
+    processes.end()
     return 0
 
 
-def stopper() -> Callable[[], bool]:
+def stopper() -> "Stop":
     """Asks for an orderly end at the first SIGTERM or SIGINT; the second ends at once."""
-    asked = threading.Event()
+    from diffv2iqa_jax.training.stopping import Stop
+
+    stop = Stop()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+        if stop.asked():
             os._exit(128 + number)
         LOG.warning("stopping after this step; once more stops at once")
-        asked.set()
+        stop.ask()
 
+    # After `_join`, since JAX puts a handler of its own, which knows SIGTERM alone.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
-    return asked.is_set
+    return stop
 
 
 def show_progress() -> None:
@@ -214,14 +264,12 @@ def show_progress() -> None:
 
 
 def start_jax() -> None:
-    """Where compiled programs are kept, and the other processes of this run."""
+    """Where compiled programs are kept."""
     import jax
 
     if _CACHE.value:
         jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_CACHE.value))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if _DISTRIBUTED.value:
-        jax.distributed.initialize()
 
 
 def run(argv: list[str]) -> int:
@@ -232,6 +280,9 @@ def run(argv: list[str]) -> int:
       FloatingPointError: the loss is not finite.
     """
     show_progress()
+    joining = {name: flags.FLAGS[name].value for name in JOINING}
+    if any(value not in (None, False) for value in joining.values()):
+        _join(joining)
     if len(argv) > 1:
         raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
     if _CONFIG.value is None or _WORKDIR.value is None:
@@ -249,7 +300,19 @@ def run(argv: list[str]) -> int:
     if _DRY_RUN.value:
         dry_run(config, workdir)
         return 0
+    _agree(config, workdir)
     return train(config, workdir)
+
+
+def _agree(config: dict, workdir: str) -> None:
+    """Refuses processes that would not do the same. Raises ConfigError."""
+    from diffv2iqa_jax.training import logs, processes
+
+    facts = {name: flags.FLAGS[name].value for name in ("workdir", "mode", "on", "profile")}
+    processes.agree("flags", facts)
+    processes.agree("configuration", config)
+    processes.agree("versions", logs.versions())
+    processes.same_storage(workdir)
 
 
 def main(argv: list[str]) -> int:
@@ -257,11 +320,28 @@ def main(argv: list[str]) -> int:
     try:
         return run(argv)
     except errors.ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return EXIT_CONFIG
+        return _refuse(str(error), EXIT_CONFIG)
     except FloatingPointError as error:
-        print(f"error: not finite, {error}", file=sys.stderr)
-        return EXIT_NOT_FINITE
+        return _refuse(f"not finite, {error}", EXIT_NOT_FINITE)
+    except OSError as error:
+        if error.errno not in STORAGE:
+            return _crashed(error)
+        where = f"{error.filename}: " if error.filename else ""
+        return _refuse(f"{where}{error.strerror}; make room or give rights there", EXIT_CONFIG)
+    except Exception as error:
+        return _crashed(error)
+
+
+def _crashed(error: Exception) -> int:
+    """Our own error, or what this process sees of another one's end."""
+    processes = sys.modules.get("diffv2iqa_jax.training.processes")
+    if processes is None or processes.count() == 1:
+        raise error
+    text = processes.said_by(error)
+    if text is None:
+        traceback.print_exception(error)
+        text = f"{type(error).__name__}: {error}"
+    return _refuse(text, EXIT_LOST)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,12 @@ class Data(Protocol):
     def train(self, start: int) -> Batches:
         """Endless shuffled batches; batch number `start` comes first."""
 
-    def test(self, ids: np.ndarray) -> Batches:
-        """The images of those ids, each once; the last batch is filled up, with mask 0."""
+    def test(self, ids: np.ndarray, *, alone: bool = False) -> Batches:
+        """The images of those ids, each once; the last batch is filled up, with mask 0.
+
+        Args:
+          alone: all rows of each batch, where this process works on them without the others.
+        """
 
     def protocol(self, resolved: dict[str, Any]) -> dict[str, Any]:
         """What has to stand beside every number of a resolved configuration."""

@@ -86,14 +86,14 @@ class Pristine:
         args = {"pp": self._pp("pp_train"), "batch": s["batch"], "seed": s["split"]}
         return to_train(self._shelf, self.train_ids, **args, start=start, process=self._process)
 
-    def test(self, ids: np.ndarray) -> Batches:
+    def test(self, ids: np.ndarray, *, alone: bool = False) -> Batches:
         """The rows of those ids, once each in their order; the last batch is filled up, mask 0.
 
         Keys: image, reference, mos, id, content, mask.
         """
         ids = np.sort(np.asarray(ids, np.int64))
         batch = self._settings["batch"]
-        number, share = own_share(batch, self._process)
+        number, share = own_share(batch, (0, 1) if alone else self._process)
         padded = np.append(ids, np.repeat(ids[-1:], -len(ids) % batch))
         own = np.arange(len(padded)) % batch // share == number
         real = (np.arange(len(padded)) < len(ids)).astype(np.float32)

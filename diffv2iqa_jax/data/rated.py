@@ -96,14 +96,14 @@ class Rated:
             cache=self._settings["cache"],
         )
 
-    def test(self, ids: np.ndarray) -> Batches:
+    def test(self, ids: np.ndarray, *, alone: bool = False) -> Batches:
         return evaluation.to_evaluate(
             self.source,
             np.asarray(ids),
             pp=self.pp("pp_test"),
             batch=self._settings["batch"],
             views=self.views,
-            process=self._process,
+            process=(0, 1) if alone else self._process,
         )
 
     @property

@@ -5,6 +5,7 @@ scoring needs), `train` (what resuming needs beside them) and `meta` (the resolv
 and a checksum of every leaf). Orbax restores flipped bytes without a word; the checksums notice.
 """
 
+import functools
 import json
 import logging
 import shutil
@@ -17,6 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from diffv2iqa_jax.training import processes
 from diffv2iqa_jax.training.state import TrainState, partition
 from diffv2iqa_jax.types import Weights
 
@@ -58,13 +60,32 @@ def _checksum(x: Array, xp: ModuleType = jnp) -> Array:
 _checksum_on_device = jax.jit(_checksum)  # leaf by leaf: a model has many leaves of few shapes
 
 
+_finite_on_device = jax.jit(lambda x: jnp.isfinite(x).all())
+
+
+def _is_on_cpu(x: Array) -> bool:
+    devices = getattr(x, "sharding", None) and x.sharding.device_set
+    return not devices or (x.is_fully_addressable and all(d.platform == "cpu" for d in devices))
+
+
 def _checksum_where_it_is(x: Array) -> Array:
     """Sums a GPU's or TPU's array there; a CPU's with NumPy, which compiles nothing per shape."""
-    devices = getattr(x, "sharding", None) and x.sharding.device_set
-    if devices and not (x.is_fully_addressable and all(d.platform == "cpu" for d in devices)):
+    if not _is_on_cpu(x):
         return _checksum_on_device(x)
     with np.errstate(over="ignore"):  # the sums wrap around, as they do on a device
         return _checksum(np.ascontiguousarray(x).reshape(x.shape), np)
+
+
+def _finite_where_it_is(x: Array) -> Array | bool:
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        return True
+    return np.isfinite(x).all() if _is_on_cpu(x) else _finite_on_device(x)
+
+
+def not_finite(tree: Tree) -> list[str]:
+    """Paths of the arrays in which a number is not finite."""
+    finite = jax.device_get(jax.tree.map(_finite_where_it_is, tree))
+    return [path for path, holds in _by_path(finite).items() if not holds]
 
 
 def checksums(tree: Tree) -> dict[str, str]:
@@ -124,6 +145,11 @@ class Checkpoints:
         if int(state.step) in self.manager.all_steps():
             return
         weights, train = state.weights(), self._train(state)
+        if bad := not_finite((weights, train)):
+            raise FloatingPointError(
+                f"step {int(state.step)}: {len(bad)} arrays, first {bad[0]}; the last checkpoint "
+                "is intact"
+            )
         meta = {
             "config": config,
             "step": int(state.step),
@@ -143,11 +169,15 @@ class Checkpoints:
         Moves a damaged checkpoint to the folder `damaged` and tries the one before it.
         """
         for step in self.steps():
+            problem = ""
             try:
                 weights = self._read(step, "weights", like.weights())
                 train = self._read(step, "train", self._train(like))
             except Damaged as error:
-                self._set_aside(step, error)
+                problem = str(error)
+            problems = [text for text in processes.exchange("restored", problem) if text]
+            if problems:  # for one process, so for all
+                processes.first(functools.partial(self._set_aside, step, problems[0]))
                 continue
             average, fixed = partition(weights.params, frozen)
             return TrainState(average=average, fixed=fixed, stats=weights.stats, **train)
@@ -218,6 +248,8 @@ class Checkpoints:
         bad = [path for path, text in checksums(tree).items() if saved[path] != text]
         if bad:
             raise Damaged(f"{len(bad)} of {len(saved)} arrays differ from their digest: {bad[:3]}")
+        if bad := not_finite(tree):
+            raise Damaged(f"{len(bad)} of {len(saved)} arrays are not finite: {bad[:3]}")
         return tree
 
     def _check_forms(self, step: int, now: dict[str, str], saved: dict[str, str]) -> None:
@@ -231,9 +263,8 @@ class Checkpoints:
             f"{len(paths)} arrays differ ({examples}); use another workdir"
         )
 
-    def _set_aside(self, step: int, error: Damaged) -> None:
-        LOG.error("checkpoint %d is damaged (%s); trying the one before it", step, error)
-        if jax.process_index() == 0:
-            aside = self._home / "damaged"
-            aside.mkdir(parents=True, exist_ok=True)
-            shutil.move(str(self._folder / str(step)), str(aside / str(step)))
+    def _set_aside(self, step: int, problem: str) -> None:
+        LOG.error("checkpoint %d is damaged (%s); trying the one before it", step, problem)
+        aside = self._home / "damaged"
+        aside.mkdir(parents=True, exist_ok=True)
+        shutil.move(str(self._folder / str(step)), str(aside / str(step)))

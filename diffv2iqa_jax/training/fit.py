@@ -8,13 +8,14 @@ import numpy as np
 
 from diffv2iqa_jax.data.interface import Data
 from diffv2iqa_jax.evaluation import predictions
+from diffv2iqa_jax.training import processes
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.training.evaluate import measure
 from diffv2iqa_jax.training.logs import Log
 from diffv2iqa_jax.training.profiling import Profile
 from diffv2iqa_jax.training.setup import Programs
 from diffv2iqa_jax.training.state import TrainState
-from diffv2iqa_jax.training.stopping import Preempted, stopping
+from diffv2iqa_jax.training.stopping import Preempted
 
 
 def fit(
@@ -50,29 +51,40 @@ def fit(
         steps=total,
         batch=resolved["data"]["batch"],
         tensorboard=resolved["tensorboard"],
-        quiet=jax.process_index() != 0,
+        quiet=processes.index() != 0,
     )
-    batches: Iterator = log.watch(data.train(start)) if start < total else iter(())
-    for step in range(start + 1, total + 1):
-        if step == stop_at:
-            return None
-        if stopping(stop, step):
-            checkpoints.save(devices.single(state), resolved)
-            checkpoints.close()
-            raise Preempted(f"saved at step {step - 1} of {total}")
-        with profile.step(step):
-            state, metrics = programs.train_step(state, devices.put(next(batches)))
-        log.sent(metrics)
-        profile.sent(step, metrics)
-        if step % every["log"] == 0 or step == total:
-            log.train(step, _finite(step, devices.single(metrics)))
-        if step % every["save"] == 0 or step == total:
-            checkpoints.save(devices.single(state), resolved)
+
+    def validate(step: int) -> None:
         if step % every["evaluate"] == 0 and len(data.val_ids):
             log.pause()
-            _, summary = measure(programs, state.weights(), data, data.val_ids)
+            _, summary = measure(programs, state.weights(), data, data.val_ids, stop)
             log.write(step, predictions.curve(programs.kind, summary))
             log.resume()
+
+    try:
+        # A run that ended between its save and its validation makes up for that.
+        if start and not processes.exchange("validated", "yes" if log.validated else "")[0]:
+            validate(start)
+        batches: Iterator = log.watch(data.train(start)) if start < total else iter(())
+        for step in range(start + 1, total + 1):
+            if step == stop_at:
+                return None
+            if stop():
+                raise Preempted("in training")
+            with profile.step(step):
+                state, metrics = programs.train_step(state, devices.put(next(batches)))
+            log.sent(metrics)
+            profile.sent(step, metrics)
+            if step % every["log"] == 0 or step == total:
+                log.train(step, _finite(step, devices.single(metrics)))
+            if step % every["save"] == 0 or step == total:
+                checkpoints.save(devices.single(state), resolved)
+            validate(step)
+    except Preempted as error:
+        checkpoints.save(devices.single(state), resolved)
+        checkpoints.close()
+        step = int(devices.single(state.step))
+        raise Preempted(f"{error}, saved at step {step} of {total}") from None
     if total == 0:  # weights from elsewhere become a run
         checkpoints.save(devices.single(state), resolved)
     log.close()

@@ -53,6 +53,7 @@ class Log:
         self._mark, self._sent, self._seconds = self._clock, collections.deque(), []
         self._path = os.path.join(workdir, "metrics.jsonl")
         self._board = None
+        self.validated = False  # whether step `start` was
         self._useful, self._counted = 0.0, 0  # seconds of the kept steps up to this one
         if quiet:
             return
@@ -60,6 +61,8 @@ class Log:
         for line in _cut(self._path, start):
             if "train/useful_s" in line:
                 self._useful, self._counted = line["train/useful_s"], line["step"]
+            if line["step"] == start:
+                self.validated |= any(key.startswith("val/") for key in line)
         if tensorboard:
             self._board = _board(workdir)
 
@@ -279,18 +282,23 @@ def _first_started(workdir: str) -> float:
         return time.time()
 
 
+def versions() -> dict[str, str]:
+    """Versions of the packages that results depend on."""
+    names = "diffv2iqa_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
+    installed = {}
+    for name in names:
+        try:
+            installed[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            installed[name] = "not installed"
+    return installed
+
+
 def environment() -> dict[str, Any]:
     """Versions, devices and command of this process."""
-    packages = "diffv2iqa_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
-    versions = {}
-    for name in packages:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": versions(),
         "devices": [str(d) for d in jax.devices()][:8],
         "processes": jax.process_count(),
         "argv": _command(),

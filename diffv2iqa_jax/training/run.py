@@ -11,7 +11,16 @@ from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.data import pristine, rated
 from diffv2iqa_jax.data.interface import Data
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.training import checks, evaluate, initialize, logs, profiling, setup, view_cache
+from diffv2iqa_jax.training import (
+    checks,
+    evaluate,
+    initialize,
+    logs,
+    processes,
+    profiling,
+    setup,
+    view_cache,
+)
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.training.fit import fit
 from diffv2iqa_jax.training.setup import Programs
@@ -55,7 +64,7 @@ def run(
     resolved, stage1 = initialize.resolve(config)
     ready = setup.programs(resolved, programs)
     pretrained = initialize.pretrained(resolved, ready.shapes)
-    configs.claim(workdir, config)
+    processes.first(lambda: configs.claim(workdir, config))
     if mode == "train" and (results := _complete(config, workdir)):
         return results
     with logs.process_log(workdir):
@@ -76,9 +85,11 @@ def run(
                 state = fit(ready, state, data, checkpoints, resolved, workdir, **how)
         if state is None:
             return {}
-        results = evaluate.test(ready, state, data, resolved, out, untrained=begin, own=on is None)
+        how = {"untrained": begin, "own": on is None, "stop": stop}
+        results = evaluate.test(ready, state, data, resolved, out, **how)
         evaluate.write(results, out, report=report)
         checkpoints.close()
+        processes.barrier("stage")  # the next one reads what this one wrote
     return results
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels
@@ -24,6 +23,7 @@ from diffv2iqa_jax.data.stored_views import StoredViews
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.pp import spec
 from diffv2iqa_jax.tasks import restorers
+from diffv2iqa_jax.training import processes, stopping
 from diffv2iqa_jax.training.checkpoint import checksums
 from diffv2iqa_jax.training.stopping import Preempted
 from diffv2iqa_jax.types import Restorer, Weights
@@ -50,7 +50,7 @@ def make(
     count = restorers.count(**settings) - 1
     views = StoredViews(folder, settings["views_dtype"], count)
     ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))
-    complete = run(
+    made = run(
         data.source,
         ids,
         restorers.make(**settings),
@@ -58,12 +58,11 @@ def make(
         views=views,
         meta=describe(settings, checksums(weights), data.name, before_views),
         batch=resolved["data"]["batch"],
-        stop=stop,
+        stop=stopping.asked(stop),
     )
-    if not complete:
+    # Each process made its share; all are read by all.
+    if not all(processes.exchange("views", "made" if made else "")):
         raise Preempted("in the views pass; what is made is kept")
-    if jax.process_count() > 1:  # each process made its share; all are read by all
-        multihost_utils.sync_global_devices("views")
     return views
 
 
@@ -105,20 +104,21 @@ def run(
     Raises:
       ConfigError: the folder holds views of other weights, settings or data.
     """
-    _claim(views.folder, meta)
-    missing = np.array([i for i in ids if not os.path.exists(views.path(i))], np.int32)
+    processes.first(lambda: _claim(views.folder, meta))
+    number, count = processes.index(), processes.count()
+    # By place among all: what the others have made meanwhile must not change who makes what.
+    own = ids[number::count]
+    missing = np.array([i for i in own if not os.path.exists(views.path(i))], np.int32)
     if not len(missing):
         return True
     restore = jax.jit(_stored(restorer, views.dtype))
     weights = jax.device_put(weights)
-    number, processes = jax.process_index(), jax.process_count()
-    progress = _Progress(len(missing[number::processes]))
+    progress = _Progress(len(missing))
     for pictures in evaluation.whole(
         source,
         missing,
         pp=meta.get("first", ""),
-        batch=batch * processes,
-        process=(number, processes),
+        batch=batch,
     ):
         real = pictures["mask"] > 0
         arrays = np.asarray(restore(weights, {k: pictures[k] for k in ("image", "content")}))
