@@ -7,7 +7,6 @@ and a checksum of every leaf). Orbax restores flipped bytes without a word; the 
 
 import json
 import logging
-import shutil
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.training.state import TrainState, partition
 from diffv2iqa_jax.types import Weights
 
@@ -96,7 +96,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, *, keep: int = 3):
-        self._home = epath.Path(workdir)
+        storage.check(workdir)
+        self._home = epath.Path(storage.path(workdir))
         if not self._home.is_absolute():  # a gs:// path counts as absolute
             self._home = epath.Path(self._home).resolve()
         self._folder = self._home / "checkpoints"
@@ -236,4 +237,4 @@ class Checkpoints:
         if jax.process_index() == 0:
             aside = self._home / "damaged"
             aside.mkdir(parents=True, exist_ok=True)
-            shutil.move(str(self._folder / str(step)), str(aside / str(step)))
+            storage.move_folder(self._folder / str(step), aside / str(step))
