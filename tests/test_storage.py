@@ -15,7 +15,21 @@ from diffv2iqa_jax.errors import ConfigError
 
 SERVER = """
 import sys, time
+from gcp_storage_emulator.handlers import objects
 from gcp_storage_emulator.server import create_server
+
+download = objects.download
+
+def with_generation(request, response, storage, *more, **named):  # TensorStore needs the header
+    name = request.params["bucket_name"], request.params["object_id"]
+    try:
+        found = storage.get_file_obj(*name)
+        response["x-goog-generation"] = found["generation"]
+    except Exception:
+        pass  # there is none, which download says itself
+    return download(request, response, storage, *more, **named)
+
+objects.download = with_generation  # `get` calls it by this name for alt=media
 create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
 time.sleep(600)
 """
@@ -111,6 +125,13 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_a_scheme_that_cannot_work_is_refused_in_one_line(name):
     with pytest.raises(ConfigError, match=f"^{name}: .*cannot be used; name a local path or gs://"):
         storage.path(name)
+
+
+def test_views_in_a_bucket_are_refused():
+    from diffv2iqa_jax.training import view_cache
+
+    with pytest.raises(ConfigError, match="^views gs://b/x: are kept in local folders only"):
+        view_cache._claim("gs://b/x", {})
 
 
 def test_a_bucket_that_is_not_there_is_refused(bucket):
