@@ -16,6 +16,7 @@ from importlib.machinery import SourceFileLoader
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import ConfigError
 
 if TYPE_CHECKING:  # a report reads configurations where ml_collections is not installed
@@ -243,10 +244,14 @@ def claim(workdir: str, config: dict) -> None:
         written; nothing has been changed then.
     """
     path = os.path.join(workdir, "config.json")
-    if os.path.exists(path):
+    storage.check(workdir)
+    try:
+        there = storage.exists(path)
+    except Exception as error:  # a client of a bucket raises classes of its own
+        raise ConfigError(_no_access(workdir, error)) from error
+    if there:
         try:
-            with open(path) as file:
-                old = json.load(file)
+            old = json.loads(storage.read(path))
         except ValueError as error:
             raise ConfigError(f"{path}: not readable ({error}); use another workdir") from error
         changed = [
@@ -263,20 +268,26 @@ def claim(workdir: str, config: dict) -> None:
         if old != plain(config):
             write_json(path, plain(config))
         return
-    if os.path.exists(workdir) and (not os.path.isdir(workdir) or os.listdir(workdir)):
+    folder = storage.path(workdir)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"workdir {workdir}: is there and is no run of ours; name a new folder")
     try:
-        os.makedirs(workdir, exist_ok=True)
+        storage.make_folder(workdir)
         write_json(path, plain(config))
-    except OSError as error:
-        raise ConfigError(f"workdir {workdir}: cannot be written ({error.strerror})") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not storage.is_remote(workdir):
+            raise
+        raise ConfigError(_no_access(workdir, error)) from error
+
+
+def _no_access(workdir: str, error: Exception) -> str:
+    why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return f"workdir {workdir}: cannot be written ({why}); give access to it or name another"
 
 
 def write_json(path: str, value: Any) -> None:
     """Strict JSON (no NaN), complete or not there at all."""
-    with open(path + ".tmp", "w") as file:
-        json.dump(value, file, indent=1, allow_nan=False)
-    os.replace(path + ".tmp", path)
+    storage.write(path, json.dumps(value, indent=1, allow_nan=False))
 
 
 def _has(node: Any, name: str | None = None) -> bool:

@@ -25,7 +25,7 @@ from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import errors
+from diffv2iqa_jax import errors, storage
 
 if TYPE_CHECKING:
     from diffv2iqa_jax.training.stopping import Stop
@@ -294,6 +294,7 @@ def run(argv: list[str]) -> int:
     if _TOPOLOGY.value and not _DRY_RUN.value:
         raise errors.ConfigError(f"--topology {_TOPOLOGY.value}: goes with --dry_run")
     config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    storage.check(workdir)
     check(config)
     check_profile()
     start_jax()

@@ -1,13 +1,13 @@
 """Predicts every image once, keeps the predictions as a table, and computes results from it."""
 
 import csv
-import os
+import io
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, storage
 from diffv2iqa_jax.evaluation import correlation, full_reference
 
 Table = dict[str, np.ndarray]  # columns (N,) by name, a row an image
@@ -128,12 +128,12 @@ def write_table(path: str, table: Table, facts: Table) -> None:
     names = (*TABLE, *(k for k in NATIVE if k in facts))
     predicted = {k: v for k, v in table.items() if k != "id"}
     columns = {k: facts[k][table["id"]] for k in names} | predicted
-    with open(path + ".tmp", "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
-            writer.writerow([f"{x:.6f}" if isinstance(x, float) else x for x in row])
-    os.replace(path + ".tmp", path)
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    for row in zip(*columns.values(), strict=True):
+        writer.writerow([f"{x:.6f}" if isinstance(x, float) else x for x in row])
+    storage.write(path, file.getvalue())
 
 
 def choose(task: str, table: Table, facts: Table, count: int) -> dict[int, str]:
@@ -185,6 +185,6 @@ def write_examples(path: str, batches: Iterable[dict], chosen: dict[int, str]) -
             example = {"id": id, "why": chosen[id], "views": views, **images, **maps}
             for k, v in example.items():
                 columns.setdefault(k, []).append(v)
-    with open(path + ".tmp", "wb") as file:
-        np.savez_compressed(file, **{k: np.stack(v) for k, v in columns.items()})
-    os.replace(path + ".tmp", path)
+    file = io.BytesIO()
+    np.savez_compressed(file, **{k: np.stack(v) for k, v in columns.items()})
+    storage.write(path, file.getvalue())

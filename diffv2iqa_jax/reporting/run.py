@@ -1,6 +1,7 @@
 """Reads a run's folder: results, log, predictions, examples."""
 
 import csv
+import io
 import json
 import zipfile
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.reporting.html import is_number
 
 TASKS = {"restoration": "Restoration", "quality": "Quality"}  # in the order of a page
@@ -51,14 +53,14 @@ def read(folder: str) -> list[Run]:
     Raises:
       ValueError: the folder is missing, is no run, or holds a damaged file.
     """
-    root = Path(folder)
+    root = storage.path(folder)
     if not root.is_dir():
         raise ValueError(f"{folder} is not a folder; give the --workdir of a run")
     marks = ("results.json", "metrics.jsonl")
-    stages = [p for p in sorted(root.iterdir()) if any((p / mark).is_file() for mark in marks)]
+    stages = [p for p in sorted(root.iterdir()) if any((p / mark).exists() for mark in marks)]
     # A folder of stages has a config.json too, which names them; it does not mark a run there.
     root_marks = marks if stages else (*marks, "config.json")
-    if any((root / mark).is_file() for mark in root_marks):
+    if any((root / mark).exists() for mark in root_marks):
         return [read_run(root)]
     if not stages:
         raise ValueError(
@@ -94,7 +96,7 @@ def read_run(folder: Path, *, examples: bool = True) -> Run:
     task = str((results or config or {}).get("task", ""))
     history, damaged = _history(folder / "metrics.jsonl")
     return Run(
-        name=folder.resolve().name,
+        name=folder.name or folder.resolve().name,
         task=task if task in TASKS else "",
         results=results,
         config=config,
@@ -116,7 +118,7 @@ def read_json(path: Path) -> dict | None:
     Raises:
       ValueError: the file is damaged.
     """
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -151,9 +153,9 @@ def _history(path: Path) -> tuple[dict[str, dict[int, float]], int]:
     A step that stands twice in the log (of a resumed run) keeps its later value.
     """
     history, damaged = {}, 0
-    if not path.is_file():
+    if not path.exists():
         return history, damaged
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in storage.lines(path):
         try:
             row = json.loads(line)
             step = int(row.pop("step"))
@@ -168,11 +170,11 @@ def _history(path: Path) -> tuple[dict[str, dict[int, float]], int]:
 
 def _predictions(path: Path, task: str) -> dict[str, np.ndarray] | None:
     """Reads the columns of predictions.csv; None if there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            head, *rows = csv.reader(file, strict=True)
+        text = path.read_bytes().decode("utf-8")
+        head, *rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         texts = zip(*rows, strict=True) if rows else [()] * len(head)
         columns = {key: _column(key, cells) for key, cells in zip(head, texts, strict=True)}
     except (ValueError, csv.Error) as error:
@@ -192,10 +194,10 @@ def _column(key: str, cells: Sequence[str]) -> np.ndarray:
 
 def _examples(path: Path) -> dict[str, np.ndarray] | None:
     """Reads the arrays of examples.npz; None if there is no such file."""
-    if not path.is_file():
+    if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             examples = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(path, error) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.reporting import benchmark, benchmark_page, charts, page
 from diffv2iqa_jax.reporting.html import is_number, number
 from diffv2iqa_jax.reporting.run import Run, read, read_json, read_run
@@ -28,8 +29,10 @@ def write(run: str, out: str | None = None) -> str:
       ValueError: the folder is missing, is no run, or holds a damaged file; says what, why
         and the next step in one line.
     """
-    text = page.run_page(Path(run).resolve().name, read(run))
-    return _replace_text(Path(out) if out else Path(run) / "report.html", text)
+    folder = storage.path(run)
+    name = folder.name if storage.is_remote(run) else folder.resolve().name
+    text = page.run_page(name, read(run))
+    return _replace_text(storage.path(out) if out else folder / "report.html", text)
 
 
 def headline_figure(run: str, path: str) -> str:
@@ -109,6 +112,9 @@ def entries_below(folder: str) -> list[benchmark.Entry]:
 
 
 def _replace_text(path: Path, text: str) -> str:
+    if storage.is_remote(path):
+        storage.write(path, text)
+        return str(path)
     return _replace(path, lambda unfinished: Path(unfinished).write_text(text, encoding="utf-8"))
 
 

@@ -8,7 +8,6 @@ and a checksum of every leaf). Orbax restores flipped bytes without a word; the 
 import functools
 import json
 import logging
-import shutil
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.training import processes
 from diffv2iqa_jax.training.state import TrainState, partition
 from diffv2iqa_jax.types import Weights
@@ -117,7 +117,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str, *, keep: int = 3):
-        self._home = epath.Path(workdir)
+        storage.check(workdir)
+        self._home = epath.Path(storage.path(workdir))
         if not self._home.is_absolute():  # a gs:// path counts as absolute
             self._home = epath.Path(self._home).resolve()
         self._folder = self._home / "checkpoints"
@@ -267,4 +268,4 @@ class Checkpoints:
         LOG.error("checkpoint %d is damaged (%s); trying the one before it", step, problem)
         aside = self._home / "damaged"
         aside.mkdir(parents=True, exist_ok=True)
-        shutil.move(str(self._folder / str(step)), str(aside / str(step)))
+        storage.move_folder(self._folder / str(step), aside / str(step))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.data.interface import Data
 from diffv2iqa_jax.evaluation import baselines, predictions
 from diffv2iqa_jax.reporting import write as reports
@@ -77,7 +78,7 @@ def test(
     batches = stopping.until(stop, data.test(sorted(chosen)), "in the test")
     rows = list(predictions.outputs(programs.everything, weights, batches, devices))
     if processes.index() == 0:
-        os.makedirs(out, exist_ok=True)
+        storage.make_folder(out)
         predictions.write_table(os.path.join(out, "predictions.csv"), columns, data.table)
         predictions.write_examples(os.path.join(out, "examples.npz"), rows, chosen)
     return results
@@ -105,7 +106,7 @@ def write(results: dict[str, Any], out: str, *, report: bool) -> None:
     """Writes results.json, and the report if it is wanted; the first process does."""
     if processes.index() != 0:
         return
-    os.makedirs(out, exist_ok=True)
+    storage.make_folder(out)
     configs.write_json(os.path.join(out, "results.json"), results)
     if report:
         reports.write(out)

@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.config import write_json
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.training import profiling
@@ -51,14 +52,14 @@ class Log:
         self._steps, self._batch, self._quiet = steps, batch, quiet
         self._clock, self._step, self._waited = time.monotonic(), start, 0.0
         self._mark, self._sent, self._seconds = self._clock, collections.deque(), []
-        self._path = os.path.join(workdir, "metrics.jsonl")
         self._board = None
         self.validated = False  # whether step `start` was
         self._useful, self._counted = 0.0, 0  # seconds of the kept steps up to this one
         if quiet:
             return
         self._began = _first_started(workdir)
-        for line in _cut(self._path, start):
+        self._lines, kept = _cut(os.path.join(workdir, "metrics.jsonl"), start)
+        for line in kept:
             if "train/useful_s" in line:
                 self._useful, self._counted = line["train/useful_s"], line["step"]
             if line["step"] == start:
@@ -141,7 +142,7 @@ class Log:
         values = {k: _finite(v) for k, v in values.items()}
         text = "  ".join(f"{k} {v:.4g}" for k, v in values.items() if v is not None)
         values |= {k: _finite(v) for k, v in (unprinted or {}).items()}
-        _append(self._path, json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+        self._lines.add(json.dumps({"step": step, **values}, allow_nan=False))
         if self._board is not None:
             self._board.write_scalars(step, {k: v for k, v in values.items() if v is not None})
         LOG.info("step %d/%d  %s%s", step, self._steps, text, tail)
@@ -168,34 +169,25 @@ def _finite(value: float | None) -> float | None:
     return float(value) if value is not None and math.isfinite(value) else None
 
 
-def _append(path: str, text: str) -> None:
-    """Adds whole lines to a file, which need not be there."""
-    with open(path, "a") as file:
-        file.write(text)
-
-
-def _cut(path: str, step: int) -> list[dict[str, Any]]:
+def _cut(path: str, step: int) -> tuple[storage.Lines, list[dict[str, Any]]]:
     """Drops the log's lines after `step`, and a line that a killed run left unfinished.
 
     Returns:
-      The lines that are left.
+      The file, to add to, and the lines that are left.
     """
-    if not os.path.exists(path):
-        return []
-    kept, lines = [], []
-    with open(path) as file:
-        for text in file:
-            try:
-                line = json.loads(text)
-                if line["step"] <= step:
-                    kept.append(text)
-                    lines.append(line)
-            except (ValueError, KeyError):
-                continue
-    with open(path + ".tmp", "w") as file:
-        file.writelines(kept)
-    os.replace(path + ".tmp", path)
-    return lines
+    kept = []
+
+    def keep(text: str) -> bool:
+        try:
+            line = json.loads(text)
+            if line["step"] > step:
+                return False
+        except (ValueError, KeyError, TypeError):
+            return False
+        kept.append(line)
+        return True
+
+    return storage.Lines(path, keep), sorted(kept, key=lambda line: line["step"])
 
 
 @contextlib.contextmanager
@@ -232,12 +224,14 @@ class _Appending(logging.Handler):
 
     def __init__(self, path: str):
         super().__init__()
-        self._path = path
+        self._path, self._lines = path, None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            os.makedirs(os.path.dirname(self._path), exist_ok=True)
-            _append(self._path, self.format(record) + "\n")
+            if self._lines is None:
+                storage.make_folder(os.path.dirname(self._path))
+                self._lines = storage.Lines(self._path)
+            self._lines.add(self.format(record))
         except OSError as error:
             self.setLevel(logging.CRITICAL + 1)  # else each line would say the same
             LOG.warning("%s: cannot be written (%s)", self._path, error.strerror)
@@ -245,6 +239,9 @@ class _Appending(logging.Handler):
 
 def _board(workdir: str) -> Any:
     """A writer of TensorBoard files, or None without clu or TensorFlow."""
+    if storage.is_remote(workdir):  # its writer of files knows no bucket but TensorFlow's own
+        LOG.info("no TensorBoard files in a bucket: metrics.jsonl has the same numbers")
+        return None
     try:
         from clu import metric_writers
     except ImportError as error:
@@ -256,10 +253,9 @@ def _board(workdir: str) -> Any:
 def finished(workdir: str) -> dict[str, Any] | None:
     """Reads a run's results.json; None if it has none."""
     path = os.path.join(workdir, "results.json")
-    if not os.path.exists(path):
+    if not storage.exists(path):
         return None
-    with open(path) as file:
-        return json.load(file)
+    return json.loads(storage.read(path))
 
 
 def write_environment(workdir: str) -> None:
@@ -276,8 +272,8 @@ def _env(workdir: str) -> str:
 def _first_started(workdir: str) -> float:
     """When a process first worked on this run, in seconds since 1970; else now."""
     try:
-        with open(_env(workdir)) as file:
-            return calendar.timegm(time.strptime(json.load(file)["first_started"], TIME))
+        started = json.loads(storage.read(_env(workdir)))["first_started"]
+        return calendar.timegm(time.strptime(started, TIME))
     except (OSError, ValueError, KeyError, TypeError):  # there is none, or it is damaged
         return time.time()
 

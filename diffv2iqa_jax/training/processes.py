@@ -19,10 +19,10 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import jax
-from etils import epath
 from jax._src import distributed  # the store has no public name
 
 from diffv2iqa_jax import config as configs
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import ConfigError
 
 EXIT_LOST = 71
@@ -162,7 +162,7 @@ def same_storage(folder: str) -> None:
     """
     if _watch is None:
         return
-    place = epath.Path(folder)
+    place = storage.path(folder)
     made = [p for p in (place, *place.parents) if index() == 0 and not p.exists()]
     seal, problem = place / f".{exchange('seal', str(time.time_ns()))[0]}", ""
     if index() == 0:

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, storage
 from diffv2iqa_jax.data import evaluation, rated
 from diffv2iqa_jax.data.reading import Source
 from diffv2iqa_jax.data.stored_views import StoredViews
@@ -156,6 +156,11 @@ def _stored(restorer: Restorer, dtype: str) -> Callable[[Weights, dict], jax.Arr
 
 
 def _claim(folder: str, meta: dict[str, Any]) -> None:
+    if storage.is_remote(folder):  # else a local folder named "gs:" would be filled
+        raise ConfigError(
+            f"views {folder}: are kept in local folders only; name one by config.restorer.folder, "
+            "or set config.restorer.cached False"
+        )
     path = os.path.join(folder, META)
     if not os.path.exists(path):
         os.makedirs(folder, exist_ok=True)

@@ -1,0 +1,180 @@
+"""Files in folders and in buckets (gs://): read, listed, and written complete or not at all.
+
+A local path is the operating system's. A bucket's is read through etils.epath and fsspec, as
+Orbax reads it, so one set of credentials serves both. An object appears whole once it is written;
+it cannot be appended to or renamed, so what grows becomes numbered objects there.
+"""
+
+import importlib.util
+import os
+import pathlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from diffv2iqa_jax.errors import ConfigError
+
+PACKAGES = {"gs": "gcsfs"}  # of each scheme that both epath and Orbax write to
+PART = 64  # lines: a bucket's file that grows is written anew at each line, so it must stay short
+
+if any(importlib.util.find_spec(name) for name in PACKAGES.values()):
+    # Else epath takes TensorFlow for buckets: seconds of import in a process that has no other
+    # use for it. epath keeps its first answer, so this stands at the top; a user's own value stays.
+    os.environ.setdefault("EPATH_USE_TF", "false")
+
+
+def is_remote(name: str | os.PathLike) -> bool:
+    """Whether it is an address (SCHEME://...), not a path."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", os.fspath(name)) is not None
+
+
+def check(name: str | os.PathLike) -> None:
+    """Refuses an address that cannot be read or written here; looks nothing up.
+
+    Raises:
+      ConfigError: a scheme that we do not know, or one whose package is not installed.
+    """
+    if not is_remote(name):
+        return
+    scheme = os.fspath(name).partition("://")[0]
+    if scheme not in PACKAGES:
+        known = ", ".join(f"{one}://" for one in PACKAGES)
+        raise ConfigError(f"{name}: {scheme}:// cannot be used; name a local path or {known}")
+    if importlib.util.find_spec(PACKAGES[scheme]) is None:
+        package = PACKAGES[scheme]
+        raise ConfigError(f"{name}: {scheme}:// needs {package}; pip install {package}")
+
+
+def path(name: str | os.PathLike) -> Any:
+    """A pathlib.Path, or for a bucket an epath.Path, which has the same methods.
+
+    Raises:
+      ConfigError: see `check`.
+    """
+    if not is_remote(name):
+        return pathlib.Path(name)
+    check(name)
+    import fsspec.config
+    from etils import epath
+
+    # Other processes, and TensorStore in this one, write what a kept listing would not show.
+    fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
+    return epath.Path(name)
+
+
+def exists(name: str | os.PathLike) -> bool:
+    """Whether there is such a file or folder; a bucket's folder is there once a file is in it."""
+    return path(name).exists()
+
+
+def make_folder(name: str | os.PathLike) -> None:
+    """Makes a folder and those above it; a bucket has none to make."""
+    if not is_remote(name):
+        os.makedirs(name, exist_ok=True)
+
+
+def read(name: str | os.PathLike) -> str:
+    """The text of a file, UTF-8."""
+    return path(name).read_text(encoding="utf-8")
+
+
+def write(name: str | os.PathLike, data: str | bytes) -> None:
+    """Writes a file that is complete or not there at all; text as UTF-8.
+
+    Raises:
+      OSError: it cannot be written; no part of it is left.
+    """
+    data = data.encode() if isinstance(data, str) else data
+    if is_remote(name):
+        path(name).write_bytes(data)
+        return
+    name = os.fspath(name)
+    unfinished = f"{name}.{os.getpid()}.tmp"  # of this process: others may write the same file
+    try:
+        with open(unfinished, "wb") as file:
+            file.write(data)
+        os.replace(unfinished, name)
+    except OSError:
+        pathlib.Path(unfinished).unlink(missing_ok=True)
+        raise
+
+
+def move_folder(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Moves a folder; in a bucket file by file, as nothing can be renamed there."""
+    if not is_remote(source):
+        shutil.move(os.fspath(source), os.fspath(target))
+        return
+    source, target = path(source), path(target)
+    _copy(source, target)
+    source.rmtree()
+
+
+def _copy(source: Any, target: Any) -> None:
+    for item in source.iterdir():
+        if item.is_dir():
+            _copy(item, target / item.name)
+        else:
+            (target / item.name).write_bytes(item.read_bytes())
+
+
+def lines(name: str | os.PathLike) -> Iterator[str]:
+    """The lines of a file that `Lines` wrote, without their ends; none if there is no file."""
+    for part in parts(name):
+        yield from _text(part).splitlines()
+
+
+def _text(name: str) -> str:
+    """The text of a file, of which a kill may have cut the last letter."""
+    return path(name).read_bytes().decode("utf-8", "replace")
+
+
+def parts(name: str | os.PathLike) -> list[str]:
+    """The objects that a file of lines consists of, in order; a local one is one file."""
+    name = os.fspath(name)
+    if not is_remote(name):
+        return [name] if os.path.exists(name) else []
+    place = path(name)
+    found = [p.name for p in place.parent.iterdir()] if place.parent.exists() else []
+    mine = [f"{place.parent}/{x}" for x in found if re.fullmatch(rf"{place.name}(\.\d{{6}})?", x)]
+    return sorted(mine)
+
+
+class Lines:
+    """A text file that grows line by line.
+
+    A local file is appended to. In a bucket, the file itself holds the first PART lines at most,
+    NAME.000001 the next ones, and so on; only the last one is written anew at each line, so a line
+    costs one request of PART lines at most, however long the file grows.
+
+    Args:
+      name: the file; what it holds stays.
+      keep: which lines stay, all if None; the others are dropped before one is added.
+    """
+
+    def __init__(self, name: str | os.PathLike, keep: Callable[[str], bool] | None = None):
+        self._name, self._last, self._number = os.fspath(name), [], 0
+        # From the end: a kill leaves a whole beginning.
+        for part in reversed(parts(name) if keep else []):
+            old = _text(part).splitlines()
+            kept = [line for line in old if keep(line)]
+            if is_remote(name) and not kept:
+                path(part).unlink()
+            elif kept != old or not is_remote(name):
+                write(part, "".join(f"{line}\n" for line in kept))
+        if is_remote(name) and (left := parts(name)):
+            number = left[-1].removeprefix(self._name).lstrip(".")
+            self._number = int(number or 0)
+            self._last = read(left[-1]).splitlines()
+
+    def add(self, line: str) -> None:
+        """Adds a line; a kill after this does not lose it."""
+        if not is_remote(self._name):
+            with open(self._name, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            return
+        if len(self._last) >= PART:
+            self._last, self._number = [], self._number + 1
+        self._last.append(line)
+        part = f"{self._name}.{self._number:06d}" if self._number else self._name
+        write(part, "".join(f"{one}\n" for one in self._last))

@@ -1,0 +1,157 @@
+"""Files in folders and in a bucket: of a server of the GCS protocol on this machine."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from diffv2iqa_jax import storage
+from diffv2iqa_jax.errors import ConfigError
+
+SERVER = """
+import sys, time
+from gcp_storage_emulator.handlers import objects
+from gcp_storage_emulator.server import create_server
+
+download = objects.download
+
+def with_generation(request, response, storage, *more, **named):  # TensorStore needs the header
+    name = request.params["bucket_name"], request.params["object_id"]
+    try:
+        found = storage.get_file_obj(*name)
+        response["x-goog-generation"] = found["generation"]
+    except Exception:
+        pass  # there is none, which download says itself
+    return download(request, response, storage, *more, **named)
+
+objects.download = with_generation  # `get` calls it by this name for alt=media
+create_server("127.0.0.1", int(sys.argv[1]), in_memory=True, default_bucket="bucket").start()
+time.sleep(600)
+"""
+RUN = """
+import json, logging, sys
+from tests import runs
+from diffv2iqa_jax.training.stopping import Preempted
+data, workdir = sys.argv[1:]
+logging.getLogger("diffv2iqa_jax").setLevel(logging.INFO)
+changes = {"optim.steps": 4, "keep": 2}
+asked = iter([False, False, True])
+try:
+    runs.run(runs.stage1(data, **changes), workdir, stop=lambda: next(asked))
+except Preempted as error:
+    assert "saved at step 2" in str(error)
+results = runs.run(runs.stage1(data, **changes), workdir, report=True)
+assert runs.run(runs.stage1(data, **changes), workdir) == results
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="session")
+def server():
+    """What a process needs in its environment to find the server."""
+    for name in ("gcsfs", "gcp_storage_emulator"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], **quiet)
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            break
+        except OSError:
+            time.sleep(0.05)
+    here = f"http://127.0.0.1:{port}"
+    yield {
+        "STORAGE_EMULATOR_HOST": here,  # gcsfs
+        "TENSORSTORE_GCS_HTTP_URL": here,
+        "GOOGLE_AUTH_TOKEN_FOR_TESTING": "any",  # TensorStore asks for one
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it asks another service
+    }
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch):
+    for key, value in server.items():
+        monkeypatch.setenv(key, value)
+    return "gs://bucket"
+
+
+def _lines_of(name):
+    log = storage.Lines(name)
+    for number in range(150):
+        log.add(f"{number}")
+    log = storage.Lines(name, lambda line: int(line) < 70)
+    log.add("new")
+    return list(storage.lines(name))
+
+
+def test_lines_grow_are_cut_and_go_on_in_a_folder(tmp_path):
+    assert _lines_of(tmp_path / "log") == [*map(str, range(70)), "new"]
+
+
+def test_lines_grow_are_cut_and_go_on_in_a_bucket(bucket):
+    assert _lines_of(f"{bucket}/grows/log") == [*map(str, range(70)), "new"]
+    assert [name.rpartition("/")[2] for name in storage.parts(f"{bucket}/grows/log")] == [
+        "log",
+        "log.000001",
+    ]
+
+
+def test_a_folder_of_a_bucket_is_moved(bucket):
+    storage.write(f"{bucket}/moved/a/b/c", "text")
+    storage.move_folder(f"{bucket}/moved/a", f"{bucket}/moved/d")
+    assert storage.read(f"{bucket}/moved/d/b/c") == "text"
+    assert not storage.exists(f"{bucket}/moved/a")
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(OSError):
+        storage.write(tmp_path / "there", "text")
+    assert os.listdir(tmp_path) == ["there"]
+
+
+@pytest.mark.parametrize("name", ["foo://bucket/x", "ftp://host/x", "s3://bucket/x"])
+def test_a_scheme_that_cannot_work_is_refused_in_one_line(name):
+    with pytest.raises(ConfigError, match=f"^{name}: .*cannot be used; name a local path or gs://"):
+        storage.path(name)
+
+
+def test_views_in_a_bucket_are_refused():
+    from diffv2iqa_jax.training import view_cache
+
+    with pytest.raises(ConfigError, match="^views gs://b/x: are kept in local folders only"):
+        view_cache._claim("gs://b/x", {})
+
+
+def test_a_bucket_that_is_not_there_is_refused(bucket):
+    from diffv2iqa_jax import config
+
+    with pytest.raises(ConfigError, match="^workdir gs://another/run: cannot be written") as caught:
+        config.claim("gs://another/run", {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_run_trains_resumes_and_reports_in_a_bucket(data, server, apart, bucket):
+    """In a process of its own: epath keeps what it decided on its first path."""
+    workdir = f"{bucket}/runs/restore"
+    command = [sys.executable, "-c", RUN, str(data), workdir]
+    done = subprocess.run(command, env=apart | server, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(storage.read(f"{workdir}/results.json"))
+    assert results == json.loads(done.stdout.splitlines()[-1]) and results["step"] == 4
+    names = {p.name for p in storage.path(workdir).iterdir()}
+    files = "config.json env.json metrics.jsonl predictions.csv examples.npz results.json"
+    assert names >= {*files.split(), "report.html", "checkpoints"}
+    steps = [json.loads(line)["step"] for line in storage.lines(f"{workdir}/metrics.jsonl")]
+    assert steps == sorted(steps) and set(steps) == {1, 2, 3, 4}
