@@ -211,14 +211,19 @@ def _with_restorer(stage: dict, config: dict) -> dict:
 
 def train(config: dict, workdir: str) -> int:
     """Runs the stages and reports on them; returns the exit code."""
+    import jax
+
     from diffv2iqa_jax.reporting import write
-    from diffv2iqa_jax.training import processes
+    from diffv2iqa_jax.training import checks, processes, setup
     from diffv2iqa_jax.training.run import run as run_stage
     from diffv2iqa_jax.training.stopping import Preempted
 
     stop = stopper()
     several = "stages" in config
     if several:
+        for stage, _ in stages(config, workdir):  # a folder of a run that cannot be is in the way
+            setup.check_devices(stage, jax.device_count())
+            checks.check_prepared(stage)
         processes.first(lambda: configs.claim(workdir, config))
     try:
         for stage, folder in stages(config, workdir):

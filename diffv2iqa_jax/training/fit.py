@@ -45,14 +45,7 @@ def fit(
     """
     devices, every = programs.devices, resolved["every"]
     start, total = int(devices.single(state.step)), resolved["optim"]["steps"]
-    log = Log(
-        workdir,
-        start=start,
-        steps=total,
-        batch=resolved["data"]["batch"],
-        tensorboard=resolved["tensorboard"],
-        quiet=processes.index() != 0,
-    )
+    log = _log(workdir, resolved, start)
 
     def validate(step: int) -> None:
         if step % every["evaluate"] == 0 and len(data.val_ids):
@@ -89,6 +82,17 @@ def fit(
         checkpoints.save(devices.single(state), resolved)
     log.close()
     return state
+
+
+def _log(workdir: str, resolved: dict[str, Any], start: int) -> Log:
+    return Log(
+        workdir,
+        start=start,
+        steps=resolved["optim"]["steps"],
+        batch=resolved["data"]["batch"],
+        tensorboard=resolved["tensorboard"],
+        quiet=processes.index() != 0,
+    )
 
 
 def _finite(step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
