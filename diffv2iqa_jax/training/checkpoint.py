@@ -5,9 +5,13 @@ scoring needs), `train` (what resuming needs beside them) and `meta` (the resolv
 and a checksum of every leaf). Orbax restores flipped bytes without a word; the checksums notice.
 """
 
+import contextlib
+import errno
 import functools
 import json
 import logging
+import os
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -142,7 +146,12 @@ class Checkpoints:
         return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())[::-1]
 
     def save(self, state: TrainState, config: dict) -> None:
-        """Starts saving, unless this step is saved already; training may go on at once."""
+        """Starts saving, unless this step is saved already; training may go on at once.
+
+        Raises:
+          FloatingPointError: an array is not finite; nothing is saved.
+          OSError: there is no room for this checkpoint, or for the one before it.
+        """
         if int(state.step) in self.manager.all_steps():
             return
         weights, train = state.weights(), self._train(state)
@@ -162,7 +171,8 @@ class Checkpoints:
             train=ocp.args.StandardSave(train),
             meta=ocp.args.JsonSave(meta),
         )
-        self.manager.save(int(state.step), args=args, force=True)
+        with self._writing():
+            self.manager.save(int(state.step), args=args, force=True)
 
     def restore(self, like: TrainState, frozen: str) -> TrainState | None:
         """Reads the newest intact state, shaped and placed as `like`; None if there is none.
@@ -211,10 +221,24 @@ class Checkpoints:
         raise FileNotFoundError(f"{self._home}: holds no checkpoint; train it first")
 
     def close(self) -> None:
-        """Waits for the last save."""
+        """Waits for the last save. Raises OSError as `save` does."""
         if self._manager is not None:
-            self._manager.wait_until_finished()
-            self._manager.close()
+            with self._writing():
+                self._manager.wait_until_finished()
+                self._manager.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Within it Orbax writes, or says what an earlier save came to."""
+        try:
+            yield
+            return
+        except Exception as error:  # TensorStore says it in the words of its own error classes
+            if "RESOURCE_EXHAUSTED" not in str(error) and error.args[:1] != (errno.ENOSPC,):
+                raise
+        # Without the cause: its traceback holds Orbax's unfinished writes.
+        why = f"{os.strerror(errno.ENOSPC)}, a checkpoint is not written"
+        raise OSError(errno.ENOSPC, why, str(self._folder))
 
     @staticmethod
     def _train(state: TrainState) -> dict:

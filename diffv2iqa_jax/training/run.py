@@ -70,7 +70,7 @@ def run(
     with logs.process_log(workdir):
         logs.write_environment(workdir)
         out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
-        data = open_data(config, on)
+        data = processes.after_the_first(lambda: open_data(config, on))
         if stage1 is not None and config["restorer"]["cached"]:
             data.views = view_cache.make(resolved, data, stage1, _views(config, on, out), stop)
         if mode == "views":

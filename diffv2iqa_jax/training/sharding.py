@@ -217,7 +217,9 @@ class Pmap:
         return outputs
 
     def single(self, state: Tree) -> Tree:
-        return jax.tree.map(lambda x: x.addressable_shards[0].data[0], state)
+        one = jax.tree.map(lambda x: x.addressable_shards[0].data[0], state)
+        # Of several processes the first writes: Orbax takes an array of one host only from NumPy.
+        return one if jax.process_count() == 1 else jax.device_get(one)
 
     def spread(self, state: Tree) -> Tree:
         # The axis name makes the sharding equal to what pmap returns: one compilation, not two.
