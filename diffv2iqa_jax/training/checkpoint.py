@@ -11,6 +11,7 @@ import functools
 import json
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -28,6 +29,7 @@ from diffv2iqa_jax.types import Weights
 
 LOG = logging.getLogger(__name__)
 Array = jax.Array | np.ndarray
+MARGIN = 2**20  # bytes of a checkpoint beside its arrays
 Tree = Any  # of arrays, or of their shapes and dtypes
 
 # Odd multipliers and shifts of MurmurHash3's finaliser.
@@ -166,6 +168,7 @@ class Checkpoints:
             "weights": checksums(weights),
             "train": checksums(train),
         }
+        self._check_room(sum(x.nbytes for x in jax.tree.leaves((weights, train))))
         args = ocp.args.Composite(
             weights=ocp.args.StandardSave(weights),
             train=ocp.args.StandardSave(train),
@@ -227,6 +230,17 @@ class Checkpoints:
                 self._manager.wait_until_finished()
                 self._manager.close()
 
+    def _check_room(self, size: int) -> None:
+        """Refuses to begin what will not fit: Orbax half-way complains of each array."""
+        if not storage.is_remote(self._home) and processes.index() == 0:
+            free = shutil.disk_usage(self._home).free
+            if free < size + MARGIN:
+                raise self._full(f"{free / 1e6:.1f} of {(size + MARGIN) / 1e6:.1f} MB")
+
+    def _full(self, why: str) -> OSError:
+        text = f"{os.strerror(errno.ENOSPC)}, a checkpoint is not written ({why})"
+        return OSError(errno.ENOSPC, text, str(self._folder))
+
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Within it Orbax writes, or says what an earlier save came to."""
@@ -237,8 +251,7 @@ class Checkpoints:
             if "RESOURCE_EXHAUSTED" not in str(error) and error.args[:1] != (errno.ENOSPC,):
                 raise
         # Without the cause: its traceback holds Orbax's unfinished writes.
-        why = f"{os.strerror(errno.ENOSPC)}, a checkpoint is not written"
-        raise OSError(errno.ENOSPC, why, str(self._folder))
+        raise self._full("it was begun")
 
     @staticmethod
     def _train(state: TrainState) -> dict:

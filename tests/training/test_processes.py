@@ -188,6 +188,27 @@ def test_what_differs_between_processes_is_said_by_each_before_anything_is_made(
         assert not list(here.iterdir()) and not list(there.iterdir())
 
 
+def test_a_disk_that_is_full_is_one_line(tmp_path, apart, config):
+    """On a disk of 500 kB, which a user may make in a namespace of its own."""
+    (disk := tmp_path / "disk").mkdir()
+    mounted = f'mount -t tmpfs -o size=500k none {disk} && exec "$@"'
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
+    try:
+        allowed = subprocess.run([*inside, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("no namespaces for users here")
+    command = [sys.executable, "-m", "diffv2iqa_jax.main", "--jit_cache=", "--config", config()]
+    env = {**apart, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
+    how = {"env": env, "capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run([*inside, *command, "--workdir", str(disk / "run")], **how)
+    assert done.returncode == main.EXIT_CONFIG
+    lines = done.stderr.splitlines()
+    assert "No space left on device" in lines[-1] and lines[-1].startswith("error: ")
+    assert len(lines) < 12, done.stderr
+
+
 def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     """It lives, but does nothing: as a host that swaps, or waits for a disk."""
     two = Started(apart, config(4000), tmp_path / "run", [], [], logs=tmp_path)
