@@ -157,7 +157,9 @@ def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, a
     assert time.monotonic() - begin < 20 and codes == [main.EXIT_LOST, -9], two.output()
     assert "lost" in two.output()[0] and "run the same command again" in two.output()[0]
 
-    two = Started(apart, file, work, [], [], logs=tmp_path)
+    # Another map goes on with the same state, and its processes average their gradients too.
+    other = ["--config.stages.quality.devices.map=pmap"]
+    two = Started(apart, file, work, other, other, logs=tmp_path)
     assert two.ended(300) == [0, 0], two.output()
     for stage in ("restore", "quality"):
         assert_same(alone, work, stage, rtol=1e-6)
