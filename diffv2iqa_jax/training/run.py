@@ -85,11 +85,9 @@ def run(
                 state = fit(ready, state, data, checkpoints, resolved, workdir, **how)
         if state is None:
             return {}
-        how = {"untrained": begin, "own": on is None, "stop": stop}
-        results = evaluate.test(ready, state, data, resolved, out, **how)
-        evaluate.write(results, out, report=report)
+        results = evaluate.test(ready, state, data, resolved, out, begin, stop, own=on is None)
         checkpoints.close()
-        processes.barrier("stage")  # the next one reads what this one wrote
+        evaluate.write(results, out, report=report)
     return results
 
 
