@@ -1,5 +1,6 @@
 """Several real processes on this host: both stages, signals, kills, and what is refused."""
 
+import ast
 import csv
 import json
 import os
@@ -211,6 +212,39 @@ def test_a_disk_that_is_full_is_one_line(tmp_path, apart, config):
     assert len(lines) < 12, done.stderr
 
 
+STEPS = """
+import sys, time
+from diffv2iqa_jax.training import processes
+from diffv2iqa_jax.training.stopping import Stop
+
+port, count, index, asked = map(int, sys.argv[1:])
+processes.start(f"localhost:{port}", count, index)
+stop, steps = Stop(), 0
+while not stop():
+    steps += 1
+    time.sleep(0.002 * (index + 1))  # each at its own pace
+    if (index, steps) == (asked, 100):
+        stop.ask()
+print(processes.exchange("steps", str(steps)))
+processes.end()
+"""
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+def test_one_that_is_asked_to_stop_stops_all_at_the_same_step(asked):
+    """Without a collective they are not even held together by their devices."""
+    (port,) = free_ports(1)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": env}
+    command = [sys.executable, "-c", STEPS, str(port), "3"]
+    children = [subprocess.Popen([*command, str(i), str(asked)], **how) for i in range(3)]
+    said = {child.communicate(timeout=100)[0] for child in children}
+    assert [child.returncode for child in children] == [0, 0, 0]
+    (steps,) = (ast.literal_eval(text) for text in said)
+    assert len(set(steps)) == 1 and int(steps[0]) > 100
+
+
+@pytest.mark.slow
 def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     """It lives, but does nothing: as a host that swaps, or waits for a disk."""
     two = Started(apart, config(4000), tmp_path / "run", [], [], logs=tmp_path)
