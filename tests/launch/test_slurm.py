@@ -118,13 +118,13 @@ def test_two_tasks_train_and_a_signal_makes_them_go_on_from_where_they_were(
     cluster, tmp_path, data, settings
 ):
     number, out = train(cluster, tmp_path, data, settings)
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not (tmp_path / "run" / "checkpoints" / "50").is_dir():
         assert cluster.job(number)["JobState"] not in ENDED and time.monotonic() < until, out
         time.sleep(0.1)
     cluster.run("scancel", "--signal=TERM", number)
     hurry(cluster, number)
-    job = cluster.wait(number, ENDED, 120)
+    job = cluster.wait(number, ENDED, 300)
     said = out.read_text()
     assert (job["ExitCode"], job["Restarts"]) == ("0:0", "1"), said
     assert "exit code 75: queued again (1 of 20)" in said
