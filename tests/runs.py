@@ -63,3 +63,23 @@ def maniqa_run(folder, **changes) -> dict:
     """configs/maniqa.py: one branch, one view, no restorer."""
     guidance = tiny.guidance(select=((0,),), noise_width=0, normalise="half")
     return small(maniqa.get_config(), folder, {"model.branches.guidance": guidance, **changes})
+
+
+TWO_STAGES = """
+from ml_collections import ConfigDict
+from tests import runs
+
+def get_config():
+    c = ConfigDict()
+    c.stages = dict(
+        restore=runs.stage1({folder!r}, **{changes!r}),
+        quality=runs.stage2({folder!r}, "restore", **{changes!r}),
+    )
+    return c
+"""
+
+
+def two_stages(path, folder, **changes) -> str:
+    """Writes a configuration file of both stages, for runs by the command; returns its path."""
+    path.write_text(TWO_STAGES.format(folder=str(folder), changes=changes))
+    return str(path)

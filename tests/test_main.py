@@ -11,20 +11,9 @@ import time
 import pytest
 
 from diffv2iqa_jax import main
-
-ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = """
-from ml_collections import ConfigDict
 from tests import runs
 
-def get_config():
-    c = ConfigDict()
-    c.stages = dict(
-        restore=runs.stage1({folder!r}),
-        quality=runs.stage2({folder!r}, "restore"),
-    )
-    return c
-"""
+ROOT = pathlib.Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -43,9 +32,7 @@ def call(settings: dict, *arguments: str) -> subprocess.CompletedProcess:
 
 
 def config(tmp_path, data) -> str:
-    path = tmp_path / "two_stages.py"
-    path.write_text(CONFIG.format(folder=str(data)))
-    return str(path)
+    return runs.two_stages(tmp_path / "two_stages.py", data)
 
 
 def test_a_stage_that_is_named_runs_first_and_is_found_in_the_workdir():

@@ -12,30 +12,17 @@ import pytest
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import preflight
 from diffv2iqa_jax.errors import ConfigError
+from tests import runs
 from tests.launch.slurm import free_ports
 
 ROOT = pathlib.Path(__file__).parents[1]
-CONFIG = """
-from ml_collections import ConfigDict
-from tests import runs
-
-def get_config():
-    c = ConfigDict()
-    c.stages = dict(
-        restore=runs.stage1({folder!r}),
-        quality=runs.stage2({folder!r}, "restore"),
-    )
-    return c
-"""
 NAMES = ["processes", "versions", "configuration", "workdir", "disk", "data", "devices"]
 NAMES += ["collective"]
 
 
 @pytest.fixture
 def config(tmp_path, data) -> str:
-    path = tmp_path / "two_stages.py"
-    path.write_text(CONFIG.format(folder=str(data)))
-    return str(path)
+    return runs.two_stages(tmp_path / "two_stages.py", data)
 
 
 def lines(text: str) -> dict[str, tuple[str, str]]:

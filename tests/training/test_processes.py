@@ -15,21 +15,10 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax import main
+from tests import runs
 from tests.launch.slurm import free_ports
 
 ROOT = pathlib.Path(__file__).parents[2]
-CONFIG = """
-from ml_collections import ConfigDict
-from tests import runs
-
-def get_config():
-    c = ConfigDict()
-    c.stages = dict(
-        restore=runs.stage1({folder!r}, **{{"optim.steps": {steps}}}),
-        quality=runs.stage2({folder!r}, "restore", **{{"optim.steps": {steps}}}),
-    )
-    return c
-"""
 
 
 class Started:
@@ -87,8 +76,7 @@ def config(tmp_path, data):
 
     def write(steps: int = 6) -> str:
         path = tmp_path / f"two_stages_{steps}.py"
-        path.write_text(CONFIG.format(folder=str(data), steps=steps))
-        return str(path)
+        return runs.two_stages(path, data, **{"optim.steps": steps})
 
     return write
 
