@@ -79,6 +79,25 @@ def read(name: str | os.PathLike) -> str:
     return path(name).read_text(encoding="utf-8")
 
 
+def read_range(name: str | os.PathLike, begin: int, end: int) -> bytes:
+    """The bytes from `begin` to before `end`, fewer where the file ends; by one request."""
+    if is_remote(name):
+        check(name)
+        import fsspec
+
+        scheme = os.fspath(name).partition("://")[0]
+        return fsspec.filesystem(scheme).cat_file(os.fspath(name), start=begin, end=end)
+    with open(name, "rb", buffering=0) as file:  # a buffer would read more than is wanted
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def names(folder: str | os.PathLike) -> list[str]:
+    """The names of what a folder holds, sorted; none if it is not there."""
+    place = path(folder)
+    return sorted(item.name for item in place.iterdir()) if place.exists() else []
+
+
 def write(name: str | os.PathLike, data: str | bytes) -> None:
     """Writes a file that is complete or not there at all; text as UTF-8.
 
@@ -135,9 +154,8 @@ def parts(name: str | os.PathLike) -> list[str]:
     if not is_remote(name):
         return [name] if os.path.exists(name) else []
     place = path(name)
-    found = [p.name for p in place.parent.iterdir()] if place.parent.exists() else []
-    mine = [f"{place.parent}/{x}" for x in found if re.fullmatch(rf"{place.name}(\.\d{{6}})?", x)]
-    return sorted(mine)
+    ours = rf"{place.name}(\.\d{{6}})?"
+    return [f"{place.parent}/{x}" for x in names(place.parent) if re.fullmatch(ours, x)]
 
 
 class Lines:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from diffv2iqa_jax import storage
@@ -127,11 +128,39 @@ def test_a_scheme_that_cannot_work_is_refused_in_one_line(name):
         storage.path(name)
 
 
-def test_views_in_a_bucket_are_refused():
+def test_views_in_a_bucket_are_written_and_read(bucket, monkeypatch):
+    import tensorflow as tf
+
+    from diffv2iqa_jax.data import stored_views
+
+    views = np.random.default_rng(0).normal(size=(20, 2, 8, 9, 3)).astype(np.float16)
+    monkeypatch.setattr(stored_views, "BYTES", 4 * views[0].nbytes)
+    monkeypatch.setattr(stored_views, "HEAD", 100)  # less than a header
+    for number in range(2):
+        writer = stored_views.Writer(f"{bucket}/views", number)
+        for id in range(number, 20, 2):
+            writer.add(id, views[id])
+        writer.close()
+    stored = stored_views.StoredViews(f"{bucket}/views", "float16", 2)
+    stored.check(np.arange(20), np.array(["photo"] * 20))
+    assert len(stored.index.shards) == 6
+    for id in (19, 0, 7):
+        np.testing.assert_array_equal(stored.read(id, (8, 9, 3)), views[id])
+    shape = tf.constant([8, 9, 3])
+    read = tf.data.Dataset.range(20).map(lambda id: stored.tensor(id, shape), 8)
+    np.testing.assert_array_equal(list(read.as_numpy_iterator()), views)
+    assert len(stored_views.index(f"{bucket}/none").ids) == 0
+
+
+def test_views_where_nothing_can_be_written_are_refused(bucket, tmp_path):
     from diffv2iqa_jax.training import view_cache
 
-    with pytest.raises(ConfigError, match="^views gs://b/x: are kept in local folders only"):
-        view_cache._claim("gs://b/x", {})
+    (tmp_path / "file").touch()
+    for folder in ("gs://another/views", f"{tmp_path}/file/views"):
+        match = f"^views {folder}: cannot be written"
+        with pytest.raises(ConfigError, match=match) as caught:
+            view_cache._claim(folder, {})
+        assert "\n" not in str(caught.value)
 
 
 def test_a_bucket_that_is_not_there_is_refused(bucket):
