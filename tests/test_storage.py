@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, UsageError
+from tests import pictures
 
 SERVER = """
 import sys, time
@@ -48,6 +49,32 @@ except Preempted as error:
     assert "saved at step 2" in str(error)
 results = runs.run(runs.stage1(data, **changes), workdir, report=True)
 assert runs.run(runs.stage1(data, **changes), workdir) == results
+print(json.dumps(results))
+"""
+QUALITY = """
+import json, logging, sys
+from diffv2iqa_jax import score
+from diffv2iqa_jax.data import stored_views
+from diffv2iqa_jax.training.stopping import Preempted
+from tests import runs
+data, stage1, workdir, photo = sys.argv[1:]
+logging.getLogger("diffv2iqa_jax").setLevel(logging.INFO)
+config = runs.stage2(data, stage1, **{"optim.steps": 2, "every": runs.SELDOM})
+asked = iter([False, True])
+stored_views.BYTES = 1  # a shard for each image of a pass that is stopped
+try:
+    runs.run(config, workdir, stop=lambda: next(asked))
+except Preempted:
+    made = len(stored_views.index(f"{workdir}/views").shards)
+stored_views.BYTES = 2**20
+results = runs.run(config, workdir)
+shards = stored_views.index(f"{workdir}/views").shards
+assert made == 16 and len(shards) == 16 + 3, (made, len(shards))
+again = runs.stage2(data, stage1, **{"pretrained.model": workdir, "optim.steps": 1})
+again["restorer"]["folder"] = f"{workdir}/views"
+runs.run(again, f"{workdir}-2")
+scored = ["--weights", workdir, "--jit_cache", "", "-o", f"{workdir}.csv", photo]
+assert score.main(scored) == score.OK
 print(json.dumps(results))
 """
 
@@ -152,6 +179,43 @@ def test_views_in_a_bucket_are_written_and_read(bucket, monkeypatch):
     assert len(stored_views.index(f"{bucket}/none").ids) == 0
 
 
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
+    from diffv2iqa_jax.scoring import output
+
+    def table(name, **how):
+        how = {"resume": False, "overwrite": False} | how
+        return output.Table(name, format=format, safe=True, **how)
+
+    rows = [output.blank(f"a\n{n}\udcff.png", {"weights": "w"}) for n in range(200)]
+    local, remote = str(tmp_path / "x"), f"{bucket}/scores/{format}"
+    for name in (local, remote):
+        killed = table(name)
+        for row in rows[:150]:
+            killed.add(row)
+        killed.leave()
+        with pytest.raises(UsageError, match="is there; give --resume"):
+            table(name)
+        goes_on = table(name, resume=True)
+        assert goes_on.kept == 128 == len(list(goes_on.rows()))
+        assert [row["path"] for row in goes_on.rows()] == [row["path"] for row in rows[:128]]
+        for row in rows[128:]:
+            goes_on.add(row)
+        goes_on.finish()
+        assert len(list(table(name, resume=True).rows())) == 200
+    whole = storage.path(remote).read_bytes()
+    assert whole == (tmp_path / "x").read_bytes()
+    assert storage.names(f"{bucket}/scores").count(format) == 1
+    assert not storage.parts(f"{remote}.part")
+    again = table(remote, overwrite=True)
+    again.add(rows[0])
+    again.finish()
+    assert len(list(table(remote, resume=True).rows())) == 1
+    with pytest.raises(UsageError, match="^gs://another/x.part: cannot be written") as caught:
+        table("gs://another/x")
+    assert "\n" not in str(caught.value)
+
+
 def test_views_where_nothing_can_be_written_are_refused(bucket, tmp_path):
     from diffv2iqa_jax.training import view_cache
 
@@ -184,3 +248,21 @@ def test_a_run_trains_resumes_and_reports_in_a_bucket(data, server, apart, bucke
     assert names >= {*files.split(), "report.html", "checkpoints"}
     steps = [json.loads(line)["step"] for line in storage.lines(f"{workdir}/metrics.jsonl")]
     assert steps == sorted(steps) and set(steps) == {1, 2, 3, 4}
+
+
+def test_stage_2_stores_views_trains_and_scores_in_a_bucket(
+    data, restored, server, apart, bucket, tmp_path
+):
+    workdir, stage1 = f"{bucket}/runs/quality", f"{bucket}/runs/stage1"
+    for path in restored.rglob("*"):
+        if path.is_file():
+            storage.write(f"{stage1}/{path.relative_to(restored)}", path.read_bytes())
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(pictures.encoded(pictures.smooth()))
+    command = [sys.executable, "-c", QUALITY, str(data), stage1, workdir, str(photo)]
+    done = subprocess.run(command, env=apart | server, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(storage.read(f"{workdir}/results.json"))
+    assert results == json.loads(done.stdout.splitlines()[-1]) and results["step"] == 2
+    header, row = storage.read(f"{workdir}.csv").splitlines()
+    assert header.startswith("path,score") and row.startswith(f"{photo},0.")
