@@ -54,13 +54,20 @@ def path(name: str | os.PathLike) -> Any:
     """
     if not is_remote(name):
         return pathlib.Path(name)
-    check(name)
-    import fsspec.config
+    _client(name)
     from etils import epath
+
+    return epath.Path(name)
+
+
+def _client(name: str | os.PathLike) -> Any:
+    """The fsspec file system of an address. Raises ConfigError, see `check`."""
+    check(name)
+    import fsspec
 
     # Other processes, and TensorStore in this one, write what a kept listing would not show.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
-    return epath.Path(name)
+    return fsspec.filesystem(os.fspath(name).partition("://")[0])
 
 
 def exists(name: str | os.PathLike) -> bool:
@@ -82,11 +89,7 @@ def read(name: str | os.PathLike) -> str:
 def read_range(name: str | os.PathLike, begin: int, end: int) -> bytes:
     """The bytes from `begin` to before `end`, fewer where the file ends; by one request."""
     if is_remote(name):
-        check(name)
-        import fsspec
-
-        scheme = os.fspath(name).partition("://")[0]
-        return fsspec.filesystem(scheme).cat_file(os.fspath(name), start=begin, end=end)
+        return _client(name).cat_file(os.fspath(name), start=begin, end=end)
     with open(name, "rb", buffering=0) as file:  # a buffer would read more than is wanted
         file.seek(begin)
         return file.read(end - begin)
@@ -96,6 +99,14 @@ def names(folder: str | os.PathLike) -> list[str]:
     """The names of what a folder holds, sorted; none if it is not there."""
     place = path(folder)
     return sorted(item.name for item in place.iterdir()) if place.exists() else []
+
+
+def files_below(folder: str | os.PathLike) -> list[str]:
+    """The files in a folder and in those below it, sorted; none if it is not there."""
+    if is_remote(folder):
+        client = _client(folder)
+        return sorted(map(client.unstrip_protocol, client.find(os.fspath(folder))))
+    return sorted(str(p) for p in pathlib.Path(folder).rglob("*") if p.is_file())
 
 
 def write(name: str | os.PathLike, data: str | bytes) -> None:

@@ -216,6 +216,27 @@ def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
     assert "\n" not in str(caught.value)
 
 
+def test_tables_and_figures_of_runs_in_a_bucket_are_those_of_a_folder(
+    bucket, quality_run, tmp_path
+):
+    from diffv2iqa_jax import report
+
+    method = f"{bucket}/methods/ours"
+    for name in ("config.json", "results.json", "predictions.csv", "examples.npz"):
+        storage.write(f"{method}/a/{name}", (quality_run / name).read_bytes())
+        storage.write(tmp_path / name, (quality_run / name).read_bytes())
+    assert report.main([method, "--tables"]) == 0
+    assert report.main([f"ours={tmp_path}", "--tables", "-o", f"{tmp_path}/tables"]) == 0
+    for name in ("tables.md", "tables.csv", "tables.html"):
+        here = (tmp_path / "tables" / name).read_text()
+        assert storage.read(f"{method}/tables/{name}") == here
+    assert report.main([f"one={method}", "two=" + method, "-o", f"{bucket}/both"]) == 0
+    assert "two" in storage.read(f"{bucket}/both/tables.md")
+    assert report.main([f"{method}/a", "--figure", f"{bucket}/figure.png"]) == 0
+    assert storage.path(f"{bucket}/figure.png").read_bytes().startswith(b"\x89PNG")
+    assert report.main([f"{bucket}/none", "--tables"]) == 2
+
+
 def test_views_where_nothing_can_be_written_are_refused(bucket, tmp_path):
     from diffv2iqa_jax.training import view_cache
 
