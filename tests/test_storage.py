@@ -114,6 +114,12 @@ def bucket(server, monkeypatch):
     return "gs://bucket"
 
 
+def upload(folder, address):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            storage.write(f"{address}/{path.relative_to(folder)}", path.read_bytes())
+
+
 def _lines_of(name):
     log = storage.Lines(name)
     for number in range(150):
@@ -216,6 +222,42 @@ def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
     assert "\n" not in str(caught.value)
 
 
+def test_a_set_in_a_bucket_is_read_as_in_a_folder(bucket, data, tiny):
+    from diffv2iqa_jax.data import evaluation, reading
+    from diffv2iqa_jax.data.sets import catalog
+
+    folder = f"{bucket}/sets"
+    with pytest.raises(ValueError, match=f"is not in {folder}: prepare it in a local folder"):
+        catalog.check("builtin/tiny", folder)
+    upload(data, folder)
+    source = reading.load("builtin/tiny", folder)
+    assert source.table.keys() == tiny.table.keys() and len(source.table["id"]) == 96
+    ids = np.random.default_rng(0).permutation(96)[:40]
+    assert source.read(ids) == tiny.read(ids)
+    batches = (evaluation.to_evaluate(x, ids, pp="center(16)", batch=40) for x in (source, tiny))
+    for one, other in zip(*batches, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_photos_in_a_bucket_are_those_of_a_folder(bucket, tmp_path, data):
+    from diffv2iqa_jax.data.shelf import Shelf
+
+    for n, name in enumerate(("b.png", "a/c.png", "a/d.jpeg")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pictures.encoded(pictures.picture(seed=n)))
+    (tmp_path / "note.txt").touch()
+    upload(tmp_path, f"{bucket}/photos")
+    (records,) = {p.parent for p in data.rglob("*.tfrecord*")}
+    upload(records, f"{bucket}/records")
+    for there, here in ((f"{bucket}/photos", tmp_path), (f"{bucket}/records", records)):
+        remote, local = Shelf(there), Shelf(str(here))
+        assert remote.names == local.names and len(local.names) > 2
+        for place in range(3):
+            np.testing.assert_array_equal(remote.picture(place), local.picture(place))
+    with pytest.raises(ValueError, match="^gs://bucket/none: no .* files there; name a folder"):
+        Shelf("gs://bucket/none")
+
+
 def test_tables_and_figures_of_runs_in_a_bucket_are_those_of_a_folder(
     bucket, quality_run, tmp_path
 ):
@@ -275,9 +317,7 @@ def test_stage_2_stores_views_trains_and_scores_in_a_bucket(
     data, restored, server, apart, bucket, tmp_path
 ):
     workdir, stage1 = f"{bucket}/runs/quality", f"{bucket}/runs/stage1"
-    for path in restored.rglob("*"):
-        if path.is_file():
-            storage.write(f"{stage1}/{path.relative_to(restored)}", path.read_bytes())
+    upload(restored, stage1)
     photo = tmp_path / "photo.png"
     photo.write_bytes(pictures.encoded(pictures.smooth()))
     command = [sys.executable, "-c", QUALITY, str(data), stage1, workdir, str(photo)]
