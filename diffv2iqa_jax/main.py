@@ -266,6 +266,15 @@ def show_progress() -> None:
     LOG.setLevel(logging.INFO)
     LOG.propagate = False
     absl_logging.set_verbosity(absl_logging.WARNING)
+    for logger in (absl_logging.get_absl_logger(), logging.getLogger("asyncio")):
+        logger.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not so: that an array did not fit on the disk. Orbax says it of each; we say it once."""
+    error = record.exc_info[1] if record.exc_info else None
+    text = f"{record.getMessage()} {error}"
+    return "RESOURCE_EXHAUSTED" not in text and os.strerror(errno.ENOSPC) not in text
 
 
 def start_jax() -> None:
@@ -333,7 +342,11 @@ def main(argv: list[str]) -> int:
         if error.errno not in STORAGE:
             return _crashed(error)
         where = f"{error.filename}: " if error.filename else ""
-        return _refuse(f"{where}{error.strerror}; make room or give rights there", EXIT_CONFIG)
+        code = _refuse(f"{where}{error.strerror}; make room or give rights there", EXIT_CONFIG)
+        if error.errno == errno.ENOSPC:  # else Orbax's unfinished writes all complain at the end
+            sys.stdout.flush()
+            os._exit(code)
+        return code
     except Exception as error:
         return _crashed(error)
 

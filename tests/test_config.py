@@ -66,6 +66,20 @@ def test_a_workdir_belongs_to_one_configuration(tmp_path):
         assert json.load(file) == {"a": {"b": 1}}
 
 
+def test_a_run_goes_on_with_keys_that_change_no_result(tmp_path):
+    work = str(tmp_path / "run")
+    before = {"devices": {"map": "jit", "fsdp": 1}, "every": {"log": 1}, "keep": 3, "seed": 0}
+    after = {"devices": {"map": "pmap", "fsdp": 2}, "every": {"log": 9}, "keep": 1, "seed": 0}
+    for wrap in (lambda c: c, lambda c: {"stages": {"one": c}}):
+        folder = work + str(len(wrap({})))
+        configs.claim(folder, wrap(before))
+        configs.claim(folder, wrap(after))
+        with open(os.path.join(folder, "config.json")) as file:
+            assert json.load(file) == wrap(after)  # what it goes on with
+        with pytest.raises(ConfigError, match=r"differs in \S*seed \(0 -> 1\)"):
+            configs.claim(folder, wrap(after | {"seed": 1}))
+
+
 def test_a_foreign_or_unwritable_workdir_is_refused_untouched(tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
     with pytest.raises(ConfigError, match="is no run of ours"):

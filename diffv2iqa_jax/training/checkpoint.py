@@ -5,9 +5,14 @@ scoring needs), `train` (what resuming needs beside them) and `meta` (the resolv
 and a checksum of every leaf). Orbax restores flipped bytes without a word; the checksums notice.
 """
 
+import contextlib
+import errno
 import functools
 import json
 import logging
+import os
+import shutil
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +29,7 @@ from diffv2iqa_jax.types import Weights
 
 LOG = logging.getLogger(__name__)
 Array = jax.Array | np.ndarray
+MARGIN = 2**20  # bytes of a checkpoint beside its arrays
 Tree = Any  # of arrays, or of their shapes and dtypes
 
 # Odd multipliers and shifts of MurmurHash3's finaliser.
@@ -142,7 +148,12 @@ class Checkpoints:
         return sorted(int(p.name) for p in self._folder.iterdir() if p.name.isdigit())[::-1]
 
     def save(self, state: TrainState, config: dict) -> None:
-        """Starts saving, unless this step is saved already; training may go on at once."""
+        """Starts saving, unless this step is saved already; training may go on at once.
+
+        Raises:
+          FloatingPointError: an array is not finite; nothing is saved.
+          OSError: there is no room for this checkpoint, or for the one before it.
+        """
         if int(state.step) in self.manager.all_steps():
             return
         weights, train = state.weights(), self._train(state)
@@ -157,12 +168,14 @@ class Checkpoints:
             "weights": checksums(weights),
             "train": checksums(train),
         }
+        self._check_room(sum(x.nbytes for x in jax.tree.leaves((weights, train))))
         args = ocp.args.Composite(
             weights=ocp.args.StandardSave(weights),
             train=ocp.args.StandardSave(train),
             meta=ocp.args.JsonSave(meta),
         )
-        self.manager.save(int(state.step), args=args, force=True)
+        with self._writing():
+            self.manager.save(int(state.step), args=args, force=True)
 
     def restore(self, like: TrainState, frozen: str) -> TrainState | None:
         """Reads the newest intact state, shaped and placed as `like`; None if there is none.
@@ -211,10 +224,34 @@ class Checkpoints:
         raise FileNotFoundError(f"{self._home}: holds no checkpoint; train it first")
 
     def close(self) -> None:
-        """Waits for the last save."""
+        """Waits for the last save. Raises OSError as `save` does."""
         if self._manager is not None:
-            self._manager.wait_until_finished()
-            self._manager.close()
+            with self._writing():
+                self._manager.wait_until_finished()
+                self._manager.close()
+
+    def _check_room(self, size: int) -> None:
+        """Refuses to begin what will not fit: Orbax half-way complains of each array."""
+        if not storage.is_remote(self._home) and processes.index() == 0:
+            free = shutil.disk_usage(self._home).free
+            if free < size + MARGIN:
+                raise self._full(f"{free / 1e6:.1f} of {(size + MARGIN) / 1e6:.1f} MB")
+
+    def _full(self, why: str) -> OSError:
+        text = f"{os.strerror(errno.ENOSPC)}, a checkpoint is not written ({why})"
+        return OSError(errno.ENOSPC, text, str(self._folder))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Within it Orbax writes, or says what an earlier save came to."""
+        try:
+            yield
+            return
+        except Exception as error:  # TensorStore says it in the words of its own error classes
+            if "RESOURCE_EXHAUSTED" not in str(error) and error.args[:1] != (errno.ENOSPC,):
+                raise
+        # Without the cause: its traceback holds Orbax's unfinished writes.
+        raise self._full("it was begun")
 
     @staticmethod
     def _train(state: TrainState) -> dict:

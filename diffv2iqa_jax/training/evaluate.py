@@ -47,16 +47,17 @@ def test(
     data: Data,
     resolved: dict[str, Any],
     out: str,
-    *,
     untrained: Callable[[], TrainState],
-    own: bool,
     stop: Callable[[], bool] = lambda: False,
+    *,
+    own: bool,
 ) -> dict[str, Any]:
     """Evaluates the test part; writes predictions.csv and examples.npz.
 
     Args:
       out: the folder to write to.
       untrained: makes the state before the first step, for the baselines.
+      stop: asked before each batch; true raises Preempted.
       own: whether the test part is of the run's own data set.
 
     Returns:
@@ -103,10 +104,15 @@ def _features(data: Data, stop: Callable[[], bool]) -> dict[str, float | None]:
 
 
 def write(results: dict[str, Any], out: str, *, report: bool) -> None:
-    """Writes results.json, and the report if it is wanted; the first process does."""
-    if processes.index() != 0:
-        return
-    storage.make_folder(out)
-    configs.write_json(os.path.join(out, "results.json"), results)
-    if report:
-        reports.write(out)
+    """Writes results.json, and the report if it is wanted; the others wait for the first process.
+
+    They read what it wrote: the next stage begins with the run of this one.
+    """
+
+    def files() -> None:
+        storage.make_folder(out)
+        configs.write_json(os.path.join(out, "results.json"), results)
+        if report:
+            reports.write(out)
+
+    processes.first(files)

@@ -1,5 +1,6 @@
 """The loop over training steps, and nothing else."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,17 +48,11 @@ def fit(
     start, total = int(devices.single(state.step)), resolved["optim"]["steps"]
     log = _log(workdir, resolved, start)
 
-    def validate(step: int) -> None:
-        if step % every["evaluate"] == 0 and len(data.val_ids):
-            log.pause()
-            _, summary = measure(programs, state.weights(), data, data.val_ids, stop)
-            log.write(step, predictions.curve(programs.kind, summary))
-            log.resume()
-
+    validate = functools.partial(_validate, programs, data, log, stop, every["evaluate"])
     try:
         # A run that ended between its save and its validation makes up for that.
         if start and not processes.exchange("validated", "yes" if log.validated else "")[0]:
-            validate(start)
+            validate(state, start)
         batches: Iterator = log.watch(data.train(start)) if start < total else iter(())
         for step in range(start + 1, total + 1):
             if step == stop_at:
@@ -72,7 +67,7 @@ def fit(
                 log.train(step, _finite(step, devices.single(metrics)))
             if step % every["save"] == 0 or step == total:
                 checkpoints.save(devices.single(state), resolved)
-            validate(step)
+            validate(state, step)
     except Preempted as error:
         checkpoints.save(devices.single(state), resolved)
         checkpoints.close()
@@ -82,6 +77,23 @@ def fit(
         checkpoints.save(devices.single(state), resolved)
     log.close()
     return state
+
+
+def _validate(
+    programs: Programs,
+    data: Data,
+    log: Log,
+    stop: Callable[[], bool],
+    every: int,
+    state: TrainState,
+    step: int,
+) -> None:
+    """Measures the validation part, where it is due at this step."""
+    if step % every == 0 and len(data.val_ids):
+        log.pause()
+        _, summary = measure(programs, state.weights(), data, data.val_ids, stop)
+        log.write(step, predictions.curve(programs.kind, summary))
+        log.resume()
 
 
 def _log(workdir: str, resolved: dict[str, Any], start: int) -> Log:

@@ -153,6 +153,13 @@ def first(action: Callable[[], Any]) -> None:
     barrier("first")
 
 
+def after_the_first(action: Callable[[], Any]) -> Any:
+    """All do it, the others once the first is done: it makes what they only read."""
+    result = action() if index() == 0 else None
+    barrier("after the first")
+    return action() if index() else result
+
+
 def same_storage(folder: str) -> None:
     """Refuses a folder that is not the same place for all processes; leaves it as it is.
 

@@ -70,7 +70,7 @@ def run(
     with logs.process_log(workdir):
         logs.write_environment(workdir)
         out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
-        data = open_data(config, on)
+        data = processes.after_the_first(lambda: open_data(config, on))
         if stage1 is not None and config["restorer"]["cached"]:
             data.views = view_cache.make(resolved, data, stage1, _views(config, on, out), stop)
         if mode == "views":
@@ -85,11 +85,9 @@ def run(
                 state = fit(ready, state, data, checkpoints, resolved, workdir, **how)
         if state is None:
             return {}
-        how = {"untrained": begin, "own": on is None, "stop": stop}
-        results = evaluate.test(ready, state, data, resolved, out, **how)
-        evaluate.write(results, out, report=report)
+        results = evaluate.test(ready, state, data, resolved, out, begin, stop, own=on is None)
         checkpoints.close()
-        processes.barrier("stage")  # the next one reads what this one wrote
+        evaluate.write(results, out, report=report)
     return results
 
 

@@ -186,6 +186,7 @@ class Pmap:
         if fsdp != 1:
             raise ValueError(f"devices.fsdp {fsdp}: pmap replicates the state; use map 'jit'")
         self._devices = jax.local_devices() if devices is None else devices
+        self._all = devices  # None: those of all processes, as jax.pmap has it
         self.size = len(self._devices) * (jax.process_count() if devices is None else 1)
 
     def init(self, make: Callable[..., Tree], *args: Any) -> Tree:
@@ -201,27 +202,36 @@ class Pmap:
         return alone
 
     def train(self, step: Callable, state: Tree) -> Callable:
-        return jax.pmap(step, DATA, devices=self._devices, donate_argnums=0)
+        return jax.pmap(step, DATA, devices=self._all, donate_argnums=0)
 
     def predict(self, fn: Callable) -> Callable:
-        return jax.pmap(fn, DATA, devices=self._devices)
+        return jax.pmap(fn, DATA, devices=self._all)
 
     def put(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         devices = len(self._devices)
         return jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), batch)
 
     def fetch(self, outputs: dict[str, jax.Array]) -> dict[str, np.ndarray]:
-        outputs = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), jax.device_get(outputs))
+        own = jax.tree.map(lambda x: np.concatenate(_own(x)), outputs)
         if jax.process_count() > 1:
-            return multihost_utils.process_allgather(outputs, tiled=True)
-        return outputs
+            return multihost_utils.process_allgather(own, tiled=True)
+        return own
 
     def single(self, state: Tree) -> Tree:
-        return jax.tree.map(lambda x: x.addressable_shards[0].data[0], state)
+        one = jax.tree.map(lambda x: x.addressable_shards[0].data[0], state)
+        # Of several processes the first writes: Orbax takes an array of one host only from NumPy.
+        return one if jax.process_count() == 1 else jax.device_get(one)
 
     def spread(self, state: Tree) -> Tree:
         # The axis name makes the sharding equal to what pmap returns: one compilation, not two.
         return jax_utils.replicate(state, self._devices, axis_name=DATA)
+
+
+def _own(x: jax.Array | np.ndarray) -> list[np.ndarray]:
+    """The rows of each of this process's devices, of an array with a leading device axis."""
+    if isinstance(x, np.ndarray):
+        return list(x)
+    return [row for shard in x.addressable_shards for row in np.asarray(shard.data)]
 
 
 MAPS = {"jit": Jit, "pmap": Pmap}

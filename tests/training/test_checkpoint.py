@@ -135,3 +135,32 @@ def test_host_and_device_have_the_same_digests(dtype):
         on_device = jax.jit(checkpoint._checksum)(jnp.asarray(x))
         with np.errstate(over="ignore"):
             np.testing.assert_array_equal(checkpoint._checksum(x, np), on_device)
+
+
+def test_what_is_not_finite_is_never_saved_and_never_read(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    broken = state(2)
+    broken.average["body/bias"] = jnp.array([1.0, jnp.nan, 1.0])
+    checkpoints = Checkpoints(str(tmp_path))
+    with pytest.raises(FloatingPointError, match="step 2: 1 arrays, first .*bias.*is intact"):
+        checkpoints.save(broken, {})
+    checkpoints.close()
+    assert checkpoints.steps() == [1]
+    # As a run of an older version may have left one.
+    monkeypatch.setattr(checkpoint, "not_finite", lambda tree: [])
+    checkpoints = Checkpoints(str(tmp_path))
+    checkpoints.save(broken, {})
+    checkpoints.close()
+    monkeypatch.undo()
+    assert same(restore(tmp_path), state(1))
+    assert (tmp_path / "damaged" / "2").exists()
+
+
+def test_what_does_not_fit_on_the_disk_is_not_begun(tmp_path, monkeypatch):
+    save(tmp_path, 1)
+    monkeypatch.setattr(checkpoint, "MARGIN", 2**60)  # no disk has that
+    checkpoints = Checkpoints(str(tmp_path))
+    with pytest.raises(OSError, match="No space left on device, a checkpoint is not written"):
+        checkpoints.save(state(2), {})
+    checkpoints.close()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1"]

@@ -1,5 +1,6 @@
 """Several real processes on this host: both stages, signals, kills, and what is refused."""
 
+import ast
 import csv
 import json
 import os
@@ -139,7 +140,7 @@ def assert_same(one: pathlib.Path, other: pathlib.Path, stage: str, rtol: float)
 def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, apart, config):
     file = config()
     alone = tmp_path / "alone"
-    assert Started(apart, file, alone, [], logs=tmp_path).ended(300) == [0]
+    assert Started(apart, file, alone, [], logs=tmp_path, devices=2).ended(300) == [0]
     work = tmp_path / "two"
 
     two = Started(apart, file, work, [], [], logs=tmp_path)
@@ -157,10 +158,12 @@ def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, a
     assert time.monotonic() - begin < 20 and codes == [main.EXIT_LOST, -9], two.output()
     assert "lost" in two.output()[0] and "run the same command again" in two.output()[0]
 
-    two = Started(apart, file, work, [], [], logs=tmp_path)
+    # Another map goes on with the same state, and its processes average their gradients too.
+    other = ["--config.stages.quality.devices.map=pmap"]
+    two = Started(apart, file, work, other, other, logs=tmp_path)
     assert two.ended(300) == [0, 0], two.output()
     for stage in ("restore", "quality"):
-        assert_same(alone, work, stage, rtol=1e-5)
+        assert_same(alone, work, stage, rtol=1e-6)
         starts = (work / stage / "logs" / "process-1.log").read_text()
         assert "process 1: started, one of 2" in starts
     assert (work / "report.html").exists()
@@ -188,6 +191,60 @@ def test_what_differs_between_processes_is_said_by_each_before_anything_is_made(
         assert not list(here.iterdir()) and not list(there.iterdir())
 
 
+def test_a_disk_that_is_full_is_one_line(tmp_path, apart, config):
+    """On a disk of 500 kB, which a user may make in a namespace of its own."""
+    (disk := tmp_path / "disk").mkdir()
+    mounted = f'mount -t tmpfs -o size=500k none {disk} && exec "$@"'
+    inside = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
+    try:
+        allowed = subprocess.run([*inside, "true"], capture_output=True).returncode == 0
+    except FileNotFoundError:
+        allowed = False
+    if not allowed:
+        pytest.skip("no namespaces for users here")
+    command = [sys.executable, "-m", "diffv2iqa_jax.main", "--jit_cache=", "--config", config()]
+    env = {**apart, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
+    how = {"env": env, "capture_output": True, "text": True, "timeout": 200}
+    done = subprocess.run([*inside, *command, "--workdir", str(disk / "run")], **how)
+    assert done.returncode == main.EXIT_CONFIG
+    lines = done.stderr.splitlines()
+    assert "No space left on device" in lines[-1] and lines[-1].startswith("error: ")
+    assert len(lines) < 12, done.stderr
+
+
+STEPS = """
+import sys, time
+from diffv2iqa_jax.training import processes
+from diffv2iqa_jax.training.stopping import Stop
+
+port, count, index, asked = map(int, sys.argv[1:])
+processes.start(f"localhost:{port}", count, index)
+stop, steps = Stop(), 0
+while not stop():
+    steps += 1
+    time.sleep(0.002 * (index + 1))  # each at its own pace
+    if (index, steps) == (asked, 100):
+        stop.ask()
+print(processes.exchange("steps", str(steps)))
+processes.end()
+"""
+
+
+@pytest.mark.parametrize("asked", [0, 2])
+def test_one_that_is_asked_to_stop_stops_all_at_the_same_step(asked):
+    """Without a collective they are not even held together by their devices."""
+    (port,) = free_ports(1)
+    env = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
+    how = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True, "env": env}
+    command = [sys.executable, "-c", STEPS, str(port), "3"]
+    children = [subprocess.Popen([*command, str(i), str(asked)], **how) for i in range(3)]
+    said = {child.communicate(timeout=100)[0] for child in children}
+    assert [child.returncode for child in children] == [0, 0, 0]
+    (steps,) = (ast.literal_eval(text) for text in said)
+    assert len(set(steps)) == 1 and int(steps[0]) > 100
+
+
+@pytest.mark.slow
 def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     """It lives, but does nothing: as a host that swaps, or waits for a disk."""
     two = Started(apart, config(4000), tmp_path / "run", [], [], logs=tmp_path)
@@ -198,6 +255,7 @@ def test_a_silent_process_ends_the_others(tmp_path, apart, config):
         assert two.children[0].wait(40) == main.EXIT_LOST, two.output()
     finally:
         two.children[1].kill()
+        two.ended(5)
     assert time.monotonic() - begin < 20
     assert "process 1 was lost, no sign of life" in two.output()[0]
 
