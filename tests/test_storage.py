@@ -55,6 +55,7 @@ QUALITY = """
 import json, logging, sys
 from diffv2iqa_jax import score
 from diffv2iqa_jax.data import stored_views
+from diffv2iqa_jax.training import initialize, setup
 from diffv2iqa_jax.training.stopping import Preempted
 from tests import runs
 data, stage1, workdir, photo = sys.argv[1:]
@@ -70,9 +71,9 @@ stored_views.BYTES = 2**20
 results = runs.run(config, workdir)
 shards = stored_views.index(f"{workdir}/views").shards
 assert made == 16 and len(shards) == 16 + 3, (made, len(shards))
-again = runs.stage2(data, stage1, **{"pretrained.model": workdir, "optim.steps": 1})
-again["restorer"]["folder"] = f"{workdir}/views"
-runs.run(again, f"{workdir}-2")
+resolved, _ = initialize.resolve({**config, "pretrained": {"model": workdir}})
+started = initialize.pretrained(resolved, setup.programs(resolved, runs.PROGRAMS).shapes)
+assert [weights.params.keys() >= {"guidance"} for weights in started.values()] == [True]
 scored = ["--weights", workdir, "--jit_cache", "", "-o", f"{workdir}.csv", photo]
 assert score.main(scored) == score.OK
 print(json.dumps(results))
@@ -277,6 +278,20 @@ def test_tables_and_figures_of_runs_in_a_bucket_are_those_of_a_folder(
     assert report.main([f"{method}/a", "--figure", f"{bucket}/figure.png"]) == 0
     assert storage.path(f"{bucket}/figure.png").read_bytes().startswith(b"\x89PNG")
     assert report.main([f"{bucket}/none", "--tables"]) == 2
+
+
+def test_a_scheme_is_refused_wherever_a_configuration_names_a_folder(data, tmp_path):
+    from diffv2iqa_jax.training import checks
+    from tests import runs
+
+    config = runs.stage2(data, tmp_path)
+    checks.check(config)
+    for section in ("data", "restorer"):
+        wrong = {**config, section: {**config[section], "folder": "s3://bucket/x"}}
+        with pytest.raises(ConfigError, match="s3:// cannot be used; name a local") as caught:
+            checks.check(wrong)
+            checks.check_prepared(wrong)
+        assert "\n" not in str(caught.value)
 
 
 def test_views_where_nothing_can_be_written_are_refused(bucket, tmp_path):
