@@ -248,7 +248,7 @@ def claim(workdir: str, config: dict) -> None:
     try:
         there = storage.exists(path)
     except Exception as error:  # a client of a bucket raises classes of its own
-        raise ConfigError(_no_access(workdir, error)) from error
+        raise ConfigError(no_access(f"workdir {workdir}", error)) from error
     if there:
         try:
             old = json.loads(storage.read(path))
@@ -277,12 +277,13 @@ def claim(workdir: str, config: dict) -> None:
     except Exception as error:
         if not isinstance(error, OSError) and not storage.is_remote(workdir):
             raise
-        raise ConfigError(_no_access(workdir, error)) from error
+        raise ConfigError(no_access(f"workdir {workdir}", error)) from error
 
 
-def _no_access(workdir: str, error: Exception) -> str:
+def no_access(what: str, error: Exception) -> str:
+    """One line for a folder that cannot be read or written, whatever its storage raised."""
     why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    return f"workdir {workdir}: cannot be written ({why}); give access to it or name another"
+    return f"{what}: cannot be written ({why}); give access to it or name another"
 
 
 def write_json(path: str, value: Any) -> None:

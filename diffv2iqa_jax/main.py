@@ -201,7 +201,7 @@ def _with_restorer(stage: dict, config: dict) -> dict:
     run = stage["restorer"].get("run")
     if run is None:
         return stage
-    if os.path.isdir(os.path.join(run, "checkpoints")) or "stages" not in config:
+    if storage.exists(os.path.join(run, "checkpoints")) or "stages" not in config:
         from diffv2iqa_jax.training import initialize
 
         return initialize.resolve(stage)[0]

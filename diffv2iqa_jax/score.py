@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import UsageError, WeightsError
 from diffv2iqa_jax.scoring import inputs, output
 from diffv2iqa_jax.scoring.result import Score
@@ -92,6 +93,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UsageError("--resume and --overwrite: only one of them")
     if o.output is not None and os.path.isdir(o.output):
         raise UsageError(f"-o {o.output}: is a folder")
+    for name in (*o.inputs, o.maps or ""):
+        if storage.is_remote(name):
+            raise UsageError(f"{name}: pictures are read and drawn in local folders only; copy it")
+    try:
+        storage.check(o.output or "")
+    except ValueError as error:
+        raise UsageError(f"-o {error}") from None
     if o.format is None:
         o.format = "jsonl" if (o.output or "").endswith(".jsonl") else "csv"
     return o

@@ -6,6 +6,7 @@ it cannot be appended to or renamed, so what grows becomes numbered objects ther
 """
 
 import importlib.util
+import itertools
 import os
 import pathlib
 import re
@@ -54,13 +55,20 @@ def path(name: str | os.PathLike) -> Any:
     """
     if not is_remote(name):
         return pathlib.Path(name)
-    check(name)
-    import fsspec.config
+    _client(name)
     from etils import epath
+
+    return epath.Path(name)
+
+
+def _client(name: str | os.PathLike) -> Any:
+    """The fsspec file system of an address. Raises ConfigError, see `check`."""
+    check(name)
+    import fsspec
 
     # Other processes, and TensorStore in this one, write what a kept listing would not show.
     fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
-    return epath.Path(name)
+    return fsspec.filesystem(os.fspath(name).partition("://")[0])
 
 
 def exists(name: str | os.PathLike) -> bool:
@@ -77,6 +85,47 @@ def make_folder(name: str | os.PathLike) -> None:
 def read(name: str | os.PathLike) -> str:
     """The text of a file, UTF-8."""
     return path(name).read_text(encoding="utf-8")
+
+
+def read_range(name: str | os.PathLike, begin: int, end: int) -> bytes:
+    """The bytes from `begin` to before `end`, fewer where the file ends; by one request."""
+    if is_remote(name):
+        return _client(name).cat_file(os.fspath(name), start=begin, end=end)
+    with open(name, "rb", buffering=0) as file:  # a buffer would read more than is wanted
+        file.seek(begin)
+        return file.read(end - begin)
+
+
+def names(folder: str | os.PathLike) -> list[str]:
+    """The names of what a folder holds, sorted; none if it is not there."""
+    place = path(folder)
+    return sorted(item.name for item in place.iterdir()) if place.exists() else []
+
+
+def read_ranges(places: list[tuple[str, int, int]]) -> list[bytes]:
+    """As `read_range` of each (name, begin, end), in their order, in local files or in buckets.
+
+    A local file is opened once and read forwards; requests to a bucket are on their way together.
+    """
+    if places and is_remote(places[0][0]):
+        names, begins, ends = map(list, zip(*places, strict=True))
+        return _client(names[0]).cat_ranges(names, begins, ends, on_error="raise")
+    found = [b""] * len(places)
+    order = sorted(range(len(places)), key=places.__getitem__)
+    for name, mine in itertools.groupby(order, key=lambda i: places[i][0]):
+        with open(name, "rb") as file:
+            for i in mine:
+                file.seek(places[i][1])
+                found[i] = file.read(places[i][2] - places[i][1])
+    return found
+
+
+def files_below(folder: str | os.PathLike) -> list[str]:
+    """The files in a folder and in those below it, sorted; none if it is not there."""
+    if is_remote(folder):
+        client = _client(folder)
+        return sorted(map(client.unstrip_protocol, client.find(os.fspath(folder))))
+    return sorted(str(p) for p in pathlib.Path(folder).rglob("*") if p.is_file())
 
 
 def write(name: str | os.PathLike, data: str | bytes) -> None:
@@ -135,9 +184,8 @@ def parts(name: str | os.PathLike) -> list[str]:
     if not is_remote(name):
         return [name] if os.path.exists(name) else []
     place = path(name)
-    found = [p.name for p in place.parent.iterdir()] if place.parent.exists() else []
-    mine = [f"{place.parent}/{x}" for x in found if re.fullmatch(rf"{place.name}(\.\d{{6}})?", x)]
-    return sorted(mine)
+    ours = rf"{place.name}(\.\d{{6}})?"
+    return [f"{place.parent}/{x}" for x in names(place.parent) if re.fullmatch(ours, x)]
 
 
 class Lines:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, UsageError
+from tests import pictures
 
 SERVER = """
 import sys, time
@@ -49,6 +51,33 @@ results = runs.run(runs.stage1(data, **changes), workdir, report=True)
 assert runs.run(runs.stage1(data, **changes), workdir) == results
 print(json.dumps(results))
 """
+QUALITY = """
+import json, logging, sys
+from diffv2iqa_jax import score
+from diffv2iqa_jax.data import stored_views
+from diffv2iqa_jax.training import initialize, setup
+from diffv2iqa_jax.training.stopping import Preempted
+from tests import runs
+data, stage1, workdir, photo = sys.argv[1:]
+logging.getLogger("diffv2iqa_jax").setLevel(logging.INFO)
+config = runs.stage2(data, stage1, **{"optim.steps": 2, "every": runs.SELDOM})
+asked = iter([False, True])
+stored_views.BYTES = 1  # a shard for each image of a pass that is stopped
+try:
+    runs.run(config, workdir, stop=lambda: next(asked))
+except Preempted:
+    made = len(stored_views.index(f"{workdir}/views").shards)
+stored_views.BYTES = 2**20
+results = runs.run(config, workdir)
+shards = stored_views.index(f"{workdir}/views").shards
+assert made == 16 and len(shards) == 16 + 3, (made, len(shards))
+resolved, _ = initialize.resolve({**config, "pretrained": {"model": workdir}})
+started = initialize.pretrained(resolved, setup.programs(resolved, runs.PROGRAMS).shapes)
+assert [weights.params.keys() >= {"guidance"} for weights in started.values()] == [True]
+scored = ["--weights", workdir, "--jit_cache", "", "-o", f"{workdir}.csv", photo]
+assert score.main(scored) == score.OK
+print(json.dumps(results))
+"""
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +113,12 @@ def bucket(server, monkeypatch):
     for key, value in server.items():
         monkeypatch.setenv(key, value)
     return "gs://bucket"
+
+
+def upload(folder, address):
+    for path in folder.rglob("*"):
+        if path.is_file():
+            storage.write(f"{address}/{path.relative_to(folder)}", path.read_bytes())
 
 
 def _lines_of(name):
@@ -127,11 +162,147 @@ def test_a_scheme_that_cannot_work_is_refused_in_one_line(name):
         storage.path(name)
 
 
-def test_views_in_a_bucket_are_refused():
+def test_views_in_a_bucket_are_written_and_read(bucket, monkeypatch):
+    import tensorflow as tf
+
+    from diffv2iqa_jax.data import stored_views
+
+    views = np.random.default_rng(0).normal(size=(20, 2, 8, 9, 3)).astype(np.float16)
+    monkeypatch.setattr(stored_views, "BYTES", 4 * views[0].nbytes)
+    monkeypatch.setattr(stored_views, "HEAD", 100)  # less than a header
+    for number in range(2):
+        writer = stored_views.Writer(f"{bucket}/views", number)
+        for id in range(number, 20, 2):
+            writer.add(id, views[id])
+        writer.close()
+    stored = stored_views.StoredViews(f"{bucket}/views", "float16", 2)
+    stored.check(np.arange(20), np.array(["photo"] * 20))
+    assert len(stored.index.shards) == 6
+    for id in (19, 0, 7):
+        np.testing.assert_array_equal(stored.read(id, (8, 9, 3)), views[id])
+    shape = tf.constant([8, 9, 3])
+    read = tf.data.Dataset.range(20).map(lambda id: stored.tensor(id, shape), 8)
+    np.testing.assert_array_equal(list(read.as_numpy_iterator()), views)
+    assert len(stored_views.index(f"{bucket}/none").ids) == 0
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl"])
+def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
+    from diffv2iqa_jax.scoring import output
+
+    def table(name, **how):
+        how = {"resume": False, "overwrite": False} | how
+        return output.Table(name, format=format, safe=True, **how)
+
+    rows = [output.blank(f"a\n{n}\udcff.png", {"weights": "w"}) for n in range(200)]
+    local, remote = str(tmp_path / "x"), f"{bucket}/scores/{format}"
+    for name in (local, remote):
+        killed = table(name)
+        for row in rows[:150]:
+            killed.add(row)
+        killed.leave()
+        with pytest.raises(UsageError, match="is there; give --resume"):
+            table(name)
+        goes_on = table(name, resume=True)
+        assert goes_on.kept == 128 == len(list(goes_on.rows()))
+        assert [row["path"] for row in goes_on.rows()] == [row["path"] for row in rows[:128]]
+        for row in rows[128:]:
+            goes_on.add(row)
+        goes_on.finish()
+        assert len(list(table(name, resume=True).rows())) == 200
+    whole = storage.path(remote).read_bytes()
+    assert whole == (tmp_path / "x").read_bytes()
+    assert storage.names(f"{bucket}/scores").count(format) == 1
+    assert not storage.parts(f"{remote}.part")
+    again = table(remote, overwrite=True)
+    again.add(rows[0])
+    again.finish()
+    assert len(list(table(remote, resume=True).rows())) == 1
+    with pytest.raises(UsageError, match="^gs://another/x.part: cannot be written") as caught:
+        table("gs://another/x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_set_in_a_bucket_is_read_as_in_a_folder(bucket, data, tiny):
+    from diffv2iqa_jax.data import evaluation, reading
+    from diffv2iqa_jax.data.sets import catalog
+
+    folder = f"{bucket}/sets"
+    with pytest.raises(ValueError, match=f"is not in {folder}: prepare it in a local folder"):
+        catalog.check("builtin/tiny", folder)
+    upload(data, folder)
+    source = reading.load("builtin/tiny", folder)
+    assert source.table.keys() == tiny.table.keys() and len(source.table["id"]) == 96
+    ids = np.random.default_rng(0).permutation(96)[:40]
+    assert source.read(ids) == tiny.read(ids)
+    batches = (evaluation.to_evaluate(x, ids, pp="center(16)", batch=40) for x in (source, tiny))
+    for one, other in zip(*batches, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_photos_in_a_bucket_are_those_of_a_folder(bucket, tmp_path, data):
+    from diffv2iqa_jax.data.shelf import Shelf
+
+    for n, name in enumerate(("b.png", "a/c.png", "a/d.jpeg")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pictures.encoded(pictures.picture(seed=n)))
+    (tmp_path / "note.txt").touch()
+    upload(tmp_path, f"{bucket}/photos")
+    (records,) = {p.parent for p in data.rglob("*.tfrecord*")}
+    upload(records, f"{bucket}/records")
+    for there, here in ((f"{bucket}/photos", tmp_path), (f"{bucket}/records", records)):
+        remote, local = Shelf(there), Shelf(str(here))
+        assert remote.names == local.names and len(local.names) > 2
+        for place in range(3):
+            np.testing.assert_array_equal(remote.picture(place), local.picture(place))
+    with pytest.raises(ValueError, match="^gs://bucket/none: no .* files there; name a folder"):
+        Shelf("gs://bucket/none")
+
+
+def test_tables_and_figures_of_runs_in_a_bucket_are_those_of_a_folder(
+    bucket, quality_run, tmp_path
+):
+    from diffv2iqa_jax import report
+
+    method = f"{bucket}/methods/ours"
+    for name in ("config.json", "results.json", "predictions.csv", "examples.npz"):
+        storage.write(f"{method}/a/{name}", (quality_run / name).read_bytes())
+        storage.write(tmp_path / name, (quality_run / name).read_bytes())
+    assert report.main([method, "--tables"]) == 0
+    assert report.main([f"ours={tmp_path}", "--tables", "-o", f"{tmp_path}/tables"]) == 0
+    for name in ("tables.md", "tables.csv", "tables.html"):
+        here = (tmp_path / "tables" / name).read_text()
+        assert storage.read(f"{method}/tables/{name}") == here
+    assert report.main([f"one={method}", "two=" + method, "-o", f"{bucket}/both"]) == 0
+    assert "two" in storage.read(f"{bucket}/both/tables.md")
+    assert report.main([f"{method}/a", "--figure", f"{bucket}/figure.png"]) == 0
+    assert storage.path(f"{bucket}/figure.png").read_bytes().startswith(b"\x89PNG")
+    assert report.main([f"{bucket}/none", "--tables"]) == 2
+
+
+def test_a_scheme_is_refused_wherever_a_configuration_names_a_folder(data, tmp_path):
+    from diffv2iqa_jax.training import checks
+    from tests import runs
+
+    config = runs.stage2(data, tmp_path)
+    checks.check(config)
+    for section in ("data", "restorer"):
+        wrong = {**config, section: {**config[section], "folder": "s3://bucket/x"}}
+        with pytest.raises(ConfigError, match="s3:// cannot be used; name a local") as caught:
+            checks.check(wrong)
+            checks.check_prepared(wrong)
+        assert "\n" not in str(caught.value)
+
+
+def test_views_where_nothing_can_be_written_are_refused(bucket, tmp_path):
     from diffv2iqa_jax.training import view_cache
 
-    with pytest.raises(ConfigError, match="^views gs://b/x: are kept in local folders only"):
-        view_cache._claim("gs://b/x", {})
+    (tmp_path / "file").touch()
+    for folder in ("gs://another/views", f"{tmp_path}/file/views"):
+        match = f"^views {folder}: cannot be written"
+        with pytest.raises(ConfigError, match=match) as caught:
+            view_cache._claim(folder, {})
+        assert "\n" not in str(caught.value)
 
 
 def test_a_bucket_that_is_not_there_is_refused(bucket):
@@ -155,3 +326,19 @@ def test_a_run_trains_resumes_and_reports_in_a_bucket(data, server, apart, bucke
     assert names >= {*files.split(), "report.html", "checkpoints"}
     steps = [json.loads(line)["step"] for line in storage.lines(f"{workdir}/metrics.jsonl")]
     assert steps == sorted(steps) and set(steps) == {1, 2, 3, 4}
+
+
+def test_stage_2_stores_views_trains_and_scores_in_a_bucket(
+    data, restored, server, apart, bucket, tmp_path
+):
+    workdir, stage1 = f"{bucket}/runs/quality", f"{bucket}/runs/stage1"
+    upload(restored, stage1)
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(pictures.encoded(pictures.smooth()))
+    command = [sys.executable, "-c", QUALITY, str(data), stage1, workdir, str(photo)]
+    done = subprocess.run(command, env=apart | server, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    results = json.loads(storage.read(f"{workdir}/results.json"))
+    assert results == json.loads(done.stdout.splitlines()[-1]) and results["step"] == 2
+    header, row = storage.read(f"{workdir}.csv").splitlines()
+    assert header.startswith("path,score") and row.startswith(f"{photo},0.")

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.data.sets import archives, catalog, own, readers
 from diffv2iqa_jax.data.sets.catalog import SETS, LayoutError, NothingError, Row, Set
 from diffv2iqa_jax.data.sets.layout import Layout
@@ -184,6 +185,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     o = parser().parse_args(argv)
     o.folder = os.path.expanduser(o.folder)
+    if storage.is_remote(o.folder):
+        print(f"prepare: --folder {o.folder}: must be local; copy it then", file=sys.stderr)
+        return EXIT_LAYOUT
     name = f"{o.set}/{o.name}" if o.set in OWN else o.set
     if catalog.known(name) and catalog.complete(name, o.folder):
         path = catalog.place(name, o.folder)

@@ -1,9 +1,14 @@
 """Records of tfrecord files: where each one lies and what it holds, without a TensorFlow graph."""
 
+import os
 import struct
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 import tensorflow as tf
+
+from diffv2iqa_jax import storage
 
 Value = bytes | int | float
 
@@ -25,48 +30,40 @@ class Records:
         self._files = files
         rows, places = [], []
         for number, path in enumerate(files):
-            with tf.io.gfile.GFile(path, "rb") as file:
-                for start, length in spans(path):
+            with storage.path(path).open("rb") as file:
+                for start, length in spans(file, path):
                     file.seek(start)
                     row = fields(file.read(length))
                     rows.append({k: x for k, x in row.items() if k not in pictures})
-                    places.append((number, start, length))
+                    places.append((number, start, start + length))
         order = np.argsort([row["id"] for row in rows], kind="stable")
         self._places = np.array(places, np.int64).reshape(-1, 3)[order]
         columns = rows[0] if rows else {}
         self.table = {key: _column(key, [rows[i][key] for i in order]) for key in columns}
 
     def read(self, ids: np.ndarray) -> list[bytes]:
-        """The stored records of these ids; each file is opened once and read forwards."""
-        places = self._places[ids]
-        records = [b""] * len(places)
-        for number in np.unique(places[:, 0]):
-            wanted = np.flatnonzero(places[:, 0] == number)
-            with tf.io.gfile.GFile(self._files[number], "rb") as file:
-                for i in wanted[np.argsort(places[wanted, 1])]:
-                    file.seek(int(places[i, 1]))
-                    records[i] = file.read(int(places[i, 2]))
-        return records
+        """The stored records of these ids."""
+        places = self._places[ids].tolist()
+        return storage.read_ranges([(self._files[n], begin, end) for n, begin, end in places])
 
 
-def spans(path: str) -> list[tuple[int, int]]:
+def spans(file: BinaryIO, name: str) -> Iterator[tuple[int, int]]:
     """(start, length) of each record: it stands between 12 bytes (its length, a checksum) and 4.
+
+    The file may be read elsewhere meanwhile. Read forwards, a bucket's comes in a few requests.
 
     Raises:
       ValueError: the file ends within a record.
     """
-    places, at = [], 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        size = file.size()
-        while at < size:
-            file.seek(at)
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-            if at + length + 16 > size:
-                raise ValueError(f"{path}: is cut short, or no tfrecord file; write it again")
-            places.append((at + 12, length))
-            at += length + 16
-    return places
+    at, size = 0, file.seek(0, os.SEEK_END)
+    while at < size:
+        file.seek(at)
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
+        if at + length + 16 > size:
+            raise ValueError(f"{name}: is cut short, or no tfrecord file; write it again")
+        yield at + 12, length
+        at += length + 16
 
 
 def fields(record: bytes) -> dict[str, Value]:

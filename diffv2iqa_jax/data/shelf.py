@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode, formats
 
@@ -26,7 +27,8 @@ class Shelf:
 
     Args:
       where: a folder (with those below it), a glob, or a folder or glob of tfrecord files (as
-        TFDS writes them; each example holds an encoded picture called "image").
+        TFDS writes them; each example holds an encoded picture called "image"). In a bucket, a
+        folder.
       cache: keep the decoded pixels in memory.
 
     Attributes:
@@ -88,31 +90,36 @@ class Shelf:
 
 
 def list_files(where: str) -> list[str]:
-    """Image files of a folder (and those below it) or of a glob, sorted.
+    """Image files of a folder (and those below it) or of a glob, sorted; of a bucket, a folder.
 
     Raises:
       ValueError: there is none.
     """
     where = os.path.expanduser(where)
-    pattern = os.path.join(glob.escape(where), "**", "*") if os.path.isdir(where) else where
-    paths = glob.glob(pattern, recursive=True)
-    files = sorted(p for p in paths if p.lower().endswith(ENDINGS) and os.path.isfile(p))
+    if storage.is_remote(where):
+        paths = storage.files_below(where)
+    else:
+        pattern = os.path.join(glob.escape(where), "**", "*") if os.path.isdir(where) else where
+        paths = [p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p)]
+    files = sorted(p for p in paths if p.lower().endswith(ENDINGS))
     if not files:
         raise ValueError(f"{where}: no {', '.join(ENDINGS)} files there; name a folder or a glob")
     return files
 
 
 def _open(where: str) -> tuple[list[str], Callable[[int], bytes]]:
-    pattern = os.path.join(glob.escape(where), "*") if os.path.isdir(where) else where
-    shards = sorted(p for p in glob.glob(pattern) if ".tfrecord" in os.path.basename(p))
+    if storage.is_remote(where):
+        paths = [f"{where.rstrip('/')}/{name}" for name in storage.names(where)]
+    else:
+        paths = glob.glob(os.path.join(glob.escape(where), "*") if os.path.isdir(where) else where)
+    shards = sorted(p for p in paths if ".tfrecord" in os.path.basename(p))
     if shards:
         return _records(shards)
     files = list_files(where)
     root = os.path.commonpath([os.path.dirname(p) for p in files])
 
     def read(place: int) -> bytes:
-        with open(files[place], "rb") as file:
-            return file.read()
+        return storage.path(files[place]).read_bytes()
 
     return [os.path.relpath(p, root) for p in files], read
 
@@ -122,13 +129,15 @@ def _records(shards: list[str]) -> tuple[list[str], Callable[[int], bytes]]:
 
     from diffv2iqa_jax.data.records import spans
 
-    places = [(path, *span) for path in shards for span in spans(path)]
+    places = []
+    for path in shards:
+        with storage.path(path).open("rb") as file:
+            places += [(path, *span) for span in spans(file, path)]
 
     def read(place: int) -> bytes:
         path, start, length = places[place]
-        with open(path, "rb") as file:
-            file.seek(start)
-            feature = Example.FromString(file.read(length)).features.feature
+        record = storage.read_range(path, start, start + length)
+        feature = Example.FromString(record).features.feature
         for name in FEATURES:
             if name in feature and feature[name].bytes_list.value:
                 return feature[name].bytes_list.value[0]

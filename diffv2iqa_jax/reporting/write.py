@@ -52,7 +52,7 @@ def headline_figure(run: str, path: str) -> str:
     if draw is None:
         raise ValueError(f"{run} has no predictions.csv to draw; evaluate the run first")
     return _replace(
-        Path(path), lambda unfinished: charts.headline(strips, columns, draw, unfinished)
+        storage.path(path), lambda unfinished: charts.headline(strips, columns, draw, unfinished)
     )
 
 
@@ -79,16 +79,17 @@ def write_tables(folders: list[str], out: str) -> list[str]:
         "tables.csv": benchmark.as_csv(entries),
         "tables.html": benchmark_page.methods_page(" and ".join(methods), entries),
     }
-    Path(out).mkdir(parents=True, exist_ok=True)
-    return [_replace_text(Path(out) / name, text) for name, text in texts.items()]
+    storage.make_folder(out)
+    return [_replace_text(storage.path(out) / name, text) for name, text in texts.items()]
 
 
 def name_and_folder(folder: str) -> tuple[str, Path]:
     """Splits NAME=FOLDER; without a name, the method has the folder's."""
     name, equals, path = folder.partition("=")
-    if equals and not Path(folder).exists():
-        return name, Path(path)
-    return Path(folder).resolve().name, Path(folder)
+    if equals and not storage.exists(folder):
+        return name, storage.path(path)
+    place = storage.path(folder)
+    return (place if storage.is_remote(folder) else place.resolve()).name, place
 
 
 def entries_below(folder: str) -> list[benchmark.Entry]:
@@ -99,7 +100,8 @@ def entries_below(folder: str) -> list[benchmark.Entry]:
     """
     method, root = name_and_folder(folder)
     entries = []
-    for path in sorted(root.rglob("results.json")):
+    found = [x for x in storage.files_below(root) if os.path.basename(x) == "results.json"]
+    for path in sorted(map(storage.path, found)):
         elsewhere = path.parent.parent.name == "eval"
         run_folder = path.parents[2] if elsewhere else path.parent
         run = read_run(path.parent, examples=False)
@@ -112,14 +114,19 @@ def entries_below(folder: str) -> list[benchmark.Entry]:
 
 
 def _replace_text(path: Path, text: str) -> str:
-    if storage.is_remote(path):
-        storage.write(path, text)
-        return str(path)
     return _replace(path, lambda unfinished: Path(unfinished).write_text(text, encoding="utf-8"))
 
 
 def _replace(path: Path, write_to: Callable[[str], object]) -> str:
-    """Lets `write_to` write a file beside `path`, then moves it there; returns the path."""
+    """Lets `write_to` write a file beside `path`, then moves it there; returns the path.
+
+    That of a bucket is written on a local disk, and copied.
+    """
+    if storage.is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            write_to(os.path.join(folder, path.name))
+            storage.write(path, Path(folder, path.name).read_bytes())
+        return str(path)
     if not path.parent.is_dir():
         raise ValueError(f"{path.parent} is not a folder; make it first or choose another output")
     handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

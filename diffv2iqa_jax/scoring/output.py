@@ -3,6 +3,9 @@
 Rows go to FILE.part, which is renamed to FILE when it is complete. A run that was killed can be
 resumed, and its file ends up the same to the last byte: no batch reaches across a multiple of CHUNK
 rows, and a resumed run starts at such a multiple, so its batches are those of an undisturbed run.
+
+In a bucket, where nothing can be appended to, FILE.part holds the header alone, FILE.part.000001
+and so on CHUNK rows each.
 """
 
 import csv
@@ -12,6 +15,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import UsageError
 from diffv2iqa_jax.scoring.result import Score
 
@@ -109,42 +113,33 @@ class Table:
 
     def __init__(self, path: str, *, format: str, resume: bool, overwrite: bool, safe: bool):
         self.path, self._format, self._safe = path, format, safe
-        self._part = path + ".part"
-        self.complete = resume and os.path.exists(path)
-        self.kept = 0
-        if self.complete:
-            return
-        if not (resume or overwrite):
-            for name in (path, self._part):
-                if os.path.exists(name):
-                    raise UsageError(f"{name}: is there; give --resume to go on, or --overwrite")
+        part = path + ".part"
         try:
-            self._file = open(self._part, "a+b")
-        except OSError as error:
-            raise UsageError(f"{self._part}: cannot be written ({error.strerror})") from None
-        self._lock()
-        if resume:
-            self.kept, end = whole_rows(self._file, format)
-            self._file.truncate(end)
-        else:
-            self._file.truncate(0)
-        if not self.kept:
-            self._file.truncate(0)
-            self._write(header(format))
-
-    def _lock(self) -> None:
-        if fcntl is None:
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._file.close()
-            raise UsageError(f"{self._part}: another process is writing it") from None
+            self.complete = resume and storage.exists(path)
+            if not (self.complete or resume or overwrite):
+                for name in (path, part):
+                    if storage.exists(name):
+                        raise UsageError(
+                            f"{name}: is there; give --resume to go on, or --overwrite"
+                        )
+            self.kept = 0
+            if not self.complete:
+                kind = _Objects if storage.is_remote(path) else _File
+                self._part = kind(part, format, resume)
+                self.kept = self._part.kept
+        except UsageError:
+            raise
+        except Exception as error:  # a client of a bucket raises classes of its own
+            if not isinstance(error, OSError) and not storage.is_remote(path):
+                raise
+            why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            raise UsageError(f"{part}: cannot be written ({why})") from None
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in the file so far."""
-        with open(self.path if self.complete else self._part, **TEXT) as file:
-            yield from read(file, self._format)
+        file = storage.path(self.path).open("rb") if self.complete else self._part.open()
+        with io.TextIOWrapper(file, **TEXT) as text:
+            yield from read(text, self._format)
 
     def written(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row as `rows` will read it: what is None may come back as ""."""
@@ -153,22 +148,93 @@ class Table:
 
     def add(self, row: dict[str, Any]) -> None:
         """Appends a row; a kill after this does not lose it."""
-        self._write(text_of(row, self._format, self._safe))
-
-    def _write(self, text: str) -> None:
-        self._file.write(text.encode("utf-8", "surrogateescape"))
-        self._file.flush()
+        self._part.add(text_of(row, self._format, self._safe).encode("utf-8", "surrogateescape"))
 
     def finish(self) -> None:
         """Gives the complete file its name."""
-        os.fsync(self._file.fileno())
-        os.replace(self._part, self.path)
-        self._file.close()
+        self._part.move(self.path)
 
     def leave(self) -> None:
         """Closes the file; an unfinished one can be resumed."""
         if not self.complete:
+            self._part.close()
+
+
+class _File:
+    """The rows of a local file until it is complete."""
+
+    def __init__(self, name: str, format: str, resume: bool):
+        self._name, self.kept = name, 0
+        self._file = open(name, "a+b")
+        self._lock()
+        end = 0
+        if resume:
+            self.kept, end = whole_rows(self._file, format)
+        self._file.truncate(end)
+        if not self.kept:
+            self._file.truncate(0)
+            self.add(header(format).encode())
+
+    def _lock(self) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
             self._file.close()
+            raise UsageError(f"{self._name}: another process is writing it") from None
+
+    def open(self) -> BinaryIO:
+        return open(self._name, "rb")
+
+    def add(self, row: bytes) -> None:
+        self._file.write(row)
+        self._file.flush()
+
+    def move(self, target: str) -> None:
+        os.fsync(self._file.fileno())
+        os.replace(self._name, target)
+        self._file.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _Objects:
+    """The rows of a bucket's file until it is complete; only whole chunks are written."""
+
+    def __init__(self, name: str, format: str, resume: bool):
+        self._name, self._held = name, []
+        there = storage.parts(name)
+        whole = [self._chunk(number) for number in range(len(there))]
+        if not resume or there != whole:  # of other rows, or some are lost
+            for part in there:
+                storage.path(part).unlink()
+            there = []
+        self._number = max(len(there), 1)
+        self.kept = (self._number - 1) * CHUNK
+        storage.write(name, header(format))  # which also shows whether we may write
+
+    def _chunk(self, number: int) -> str:
+        return f"{self._name}.{number:06d}" if number else self._name
+
+    def open(self) -> BinaryIO:
+        parts = [self._chunk(number) for number in range(self._number)]
+        return io.BytesIO(b"".join(storage.path(part).read_bytes() for part in parts))
+
+    def add(self, row: bytes) -> None:
+        self._held.append(row)
+        if len(self._held) == CHUNK:
+            storage.write(self._chunk(self._number), b"".join(self._held))
+            self._number, self._held = self._number + 1, []
+
+    def move(self, target: str) -> None:
+        storage.write(target, self.open().read() + b"".join(self._held))
+        for part in storage.parts(self._name):
+            storage.path(part).unlink()
+
+    def close(self) -> None:
+        self._held = []  # a run that goes on makes a chunk anew
 
 
 def read(file: TextIO, format: str) -> Iterator[dict[str, Any]]:

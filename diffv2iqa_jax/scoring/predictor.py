@@ -17,8 +17,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from diffv2iqa_jax import pixels
-from diffv2iqa_jax.errors import WeightsError
+from diffv2iqa_jax import pixels, storage
+from diffv2iqa_jax.errors import ConfigError, WeightsError
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import saved
@@ -104,7 +104,7 @@ def load(name: str, *, restorer: str | None = None) -> Predictor:
     Raises:
       WeightsError: there are no such weights, or they cannot score; one line.
     """
-    path = STARTER if name == "starter" else pathlib.Path(name).expanduser()
+    path = STARTER if name == "starter" else _path(name)
     if name == "starter" and not path.exists():
         raise WeightsError("starter: no weights are packaged here; name a run's folder or a file")
     if path.suffix in PICKLES:
@@ -112,9 +112,9 @@ def load(name: str, *, restorer: str | None = None) -> Predictor:
             f"{name}: such a file can run code when it is opened, so it is not; first"
             f" python -m diffv2iqa_jax.convert KIND {name} {path.with_suffix('.safetensors')}"
         )
-    if not path.exists():
-        raise WeightsError(f"{name}: no such file or folder; name one, or 'starter'")
     try:
+        if not path.exists():
+            raise WeightsError(f"{name}: no such file or folder; name one, or 'starter'")
         if not path.is_dir():
             return _load_file(name, path, restorer)
         if restorer is not None:
@@ -122,8 +122,20 @@ def load(name: str, *, restorer: str | None = None) -> Predictor:
         return _load_run(name, path)
     except WeightsError:
         raise
-    except (ValueError, OSError, KeyError, TypeError) as error:
+    except Exception as error:
+        # A client of a bucket raises classes of its own.
+        known = isinstance(error, ValueError | OSError | KeyError | TypeError)
+        if not known and not storage.is_remote(name):
+            raise
         raise WeightsError(" ".join(f"{name}: {error}".split())) from error
+
+
+def _path(name: str) -> pathlib.Path:
+    """The local path, or the bucket's, which has the same methods."""
+    try:
+        return storage.path(name).expanduser()
+    except ConfigError as error:
+        raise WeightsError(str(error)) from error
 
 
 def pack(predictor: Predictor, path: str, *, dtype: str = "float32", **facts: Any) -> None:
@@ -227,7 +239,7 @@ def _converted_release(name: str, weights: Weights, card: dict, run: str | None)
     """The published DiffV2IQA, with the restorer of a stage-1 run."""
     if run is None:
         raise WeightsError(f"{name}: comes without a restorer; name a stage-1 run's folder as it")
-    config, restorer_weights, _ = _checkpoint(pathlib.Path(run), task="restoration")
+    config, restorer_weights, _ = _checkpoint(_path(run), task="restoration")
     card = {**card, "whole": True, "pp": f"grid({_vit_size(card['settings'])})"}
     score = functools.partial(_score_by_branches, published.module(card), card["normalise"])
     return _with_restorer(name, _joined(restorer_weights, weights), card, config["restorer"], score)

@@ -3,6 +3,7 @@
 import os
 import re
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.config import call, only, refusing
 from diffv2iqa_jax.data import splits
 from diffv2iqa_jax.data.sets import catalog
@@ -119,7 +120,11 @@ def _pipeline(settings: dict, key: str) -> str:
 
 
 def check_views(config: dict) -> None:
-    """Stored views are of one size: whatever resizes a picture before comes first in both."""
+    """Stored views can be kept where they shall lie, and are of one size.
+
+    Whatever resizes a picture before comes first in both pipelines.
+    """
+    storage.check(config["restorer"].get("folder", ""))
     first = {spec.head(_pipeline(config["data"], key))[0] for key in PIPELINES}
     if config["restorer"].get("cached") and len(first) > 1:
         raise ConfigError(

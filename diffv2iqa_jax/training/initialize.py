@@ -1,14 +1,13 @@
 """Initial weights: what a run takes from earlier runs and from converted files."""
 
 import functools
-import os
 from typing import Any
 
 import jax
 import numpy as np
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, storage
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.models import quality
 from diffv2iqa_jax.tasks import stages
@@ -77,7 +76,7 @@ def pretrained(config: dict[str, Any], shapes: Weights) -> dict[str, Weights]:
         try:
             if name in BRANCHES:
                 read = _branch(config, name, source, at, shapes)
-            elif os.path.isdir(source):
+            elif storage.path(source).is_dir():
                 read = {at: _of_folder(config, name, source, at)}
             else:
                 read = {at: _of_file(config, name, source)}
@@ -100,7 +99,7 @@ def _branch(config: dict, name: str, folder: str, at: str, shapes: Weights) -> d
     Raises:
       ValueError: there is no such branch, it looked at other views too, or it is another net.
     """
-    if not os.path.isdir(folder):
+    if not storage.path(folder).is_dir():
         raise ValueError("a branch comes from a run: name its folder")
     theirs, weights, _ = saved.load(folder)
     branch, here = _section(theirs, name), _section(config, name)

@@ -1,13 +1,13 @@
 """The views pass: restores every image of a data set once and stores what stage 2 looks at.
 
-A folder of views holds meta.json (what they were made with) and a file for each image, see
-`data.stored_views`. A file is complete or not there, so a killed pass goes on where it stopped,
-and each process makes its own share.
+A folder of views, local or in a bucket, holds meta.json (what they were made with) and shards, see
+`data.stored_views`. A shard is complete or not there, so a killed pass goes on with what no shard
+holds; each process makes its own share, and may be one of another number than before.
 """
 
+import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels, storage
-from diffv2iqa_jax.data import evaluation, rated
+from diffv2iqa_jax.data import evaluation, rated, stored_views
 from diffv2iqa_jax.data.reading import Source
 from diffv2iqa_jax.data.stored_views import StoredViews
 from diffv2iqa_jax.errors import ConfigError
@@ -96,7 +96,7 @@ def run(
       views: where they shall lie.
       meta: from `describe`; a folder made with another is refused.
       batch: images at a time, on this process's first device.
-      stop: asked after each batch; if true, the pass ends there.
+      stop: asked after each batch; if true, the shard begun is written and the pass ends.
 
     Returns:
       Whether none is missing now.
@@ -108,25 +108,26 @@ def run(
     number, count = processes.index(), processes.count()
     # By place among all: what the others have made meanwhile must not change who makes what.
     own = ids[number::count]
-    missing = np.array([i for i in own if not os.path.exists(views.path(i))], np.int32)
+    missing = own[~np.isin(own, stored_views.index(views.folder).ids)]
     if not len(missing):
         return True
     restore = jax.jit(_stored(restorer, views.dtype))
     weights = jax.device_put(weights)
     progress = _Progress(len(missing))
-    for pictures in evaluation.whole(
-        source,
-        missing,
-        pp=meta.get("first", ""),
-        batch=batch,
-    ):
-        real = pictures["mask"] > 0
-        arrays = np.asarray(restore(weights, {k: pictures[k] for k in ("image", "content")}))
-        for id, array in zip(pictures["id"][real], arrays[real], strict=True):
-            _write(views.path(id), array)
-        if stop():
-            return False
-        progress.add(int(real.sum()))
+    with contextlib.closing(stored_views.Writer(views.folder, number)) as writer:
+        for pictures in evaluation.whole(
+            source,
+            missing,
+            pp=meta.get("first", ""),
+            batch=batch,
+        ):
+            real = pictures["mask"] > 0
+            arrays = np.asarray(restore(weights, {k: pictures[k] for k in ("image", "content")}))
+            for id, array in zip(pictures["id"][real], arrays[real], strict=True):
+                writer.add(id, array)
+            if stop():
+                return False
+            progress.add(int(real.sum()))
     return True
 
 
@@ -156,26 +157,23 @@ def _stored(restorer: Restorer, dtype: str) -> Callable[[Weights, dict], jax.Arr
 
 
 def _claim(folder: str, meta: dict[str, Any]) -> None:
-    if storage.is_remote(folder):  # else a local folder named "gs:" would be filled
-        raise ConfigError(
-            f"views {folder}: are kept in local folders only; name one by config.restorer.folder, "
-            "or set config.restorer.cached False"
-        )
-    path = os.path.join(folder, META)
-    if not os.path.exists(path):
-        os.makedirs(folder, exist_ok=True)
-        configs.write_json(path, meta)
-        return
-    with open(path) as file:
-        changed = configs.differences(json.load(file), meta)
+    path = f"{folder}/{META}"
+    storage.check(folder)
+    try:
+        old = json.loads(storage.read(path)) if storage.exists(path) else None
+        if old is None:
+            storage.make_folder(folder)
+            configs.write_json(path, meta)
+            return
+    except ValueError as error:
+        raise ConfigError(f"{path}: not readable ({error}); delete that folder") from error
+    except Exception as error:  # a client of a bucket raises classes of its own
+        if not isinstance(error, OSError) and not storage.is_remote(folder):
+            raise
+        raise ConfigError(configs.no_access(f"views {folder}", error)) from error
+    changed = configs.differences(old, meta)
     if changed:
         raise ConfigError(
             f"views {folder}: were made otherwise, differing in {', '.join(changed[:3])}; "
             "name another config.restorer.folder or delete that one"
         )
-
-
-def _write(path: str, array: np.ndarray) -> None:
-    with open(f"{path}.{os.getpid()}.tmp", "wb") as file:
-        file.write(np.ascontiguousarray(array).tobytes())
-    os.replace(f"{path}.{os.getpid()}.tmp", path)

@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.types import Weights
 from diffv2iqa_jax.weights import renames
 
@@ -228,6 +229,10 @@ def load(path: str | os.PathLike) -> tuple[Weights, dict]:
     Raises:
       ValueError: a file is missing or damaged, or the card is another file's.
     """
+    if storage.is_remote(path):
+        raise ValueError(
+            f"{path}: files of weights are read from local disks; copy it and its card"
+        )
     if not os.path.isfile(path) or not card_of(path).is_file():
         raise ValueError(f"{path}: needs both the file and its card {card_of(path).name}")
     try:

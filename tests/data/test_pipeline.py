@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax.data import evaluation, pipeline
-from diffv2iqa_jax.data.stored_views import StoredViews
+from diffv2iqa_jax.data.stored_views import StoredViews, Writer
 
 PP = "crop(16)|flip(0.5)"
 
@@ -43,10 +43,11 @@ def real(batches, *keys):
 def views(tiny, tmp_path_factory):
     """Views that say which image they are of, and where in it: float16, two of each."""
     folder = tmp_path_factory.mktemp("views")
+    writer = Writer(str(folder), 0)
     for batch in evaluation.whole(tiny, np.arange(60), batch=10):
         for id, image in zip(batch["id"], batch["image"], strict=True):
-            stored = np.stack([image, 255 - image]).astype("<f2")
-            (folder / f"{id:08d}.views").write_bytes(stored.tobytes())
+            writer.add(id, np.stack([image, 255 - image]).astype("<f2"))
+    writer.close()
     return StoredViews(str(folder), "float16", 2)
 
 
@@ -170,7 +171,9 @@ def test_whole_pictures_come_once_to_one_process(tiny):
 def test_a_resize_at_the_start_comes_before_the_views(tiny, tmp_path):
     (whole,) = evaluation.whole(tiny, [7], batch=1, pp="resize(20)|crop(16)")
     assert whole["image"].shape == (1, 20, 20, 3)
-    (tmp_path / "00000007.views").write_bytes((255 - whole["image"]).tobytes())
+    writer = Writer(str(tmp_path), 0)
+    writer.add(7, 255 - whole["image"])
+    writer.close()
     args = {"pp": "resize(20)|crop(16)|flip(0.5)", "views": StoredViews(str(tmp_path), "uint8", 1)}
     for batch in train(tiny, [7], **args):
         np.testing.assert_array_equal(batch["views"][:, 0], 255 - batch["image"])

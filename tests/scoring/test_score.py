@@ -357,6 +357,9 @@ def test_info_and_dry_run_score_nothing(run, photos):
         (["--resume"], "need -o"),
         (["-o", "/"], "is a folder"),
         (["-o", "/none/x.csv"], "cannot be written"),
+        (["-o", "s3://bucket/x.csv"], "s3:// cannot be used; name a local path or gs://"),
+        (["gs://bucket/x.png"], "gs://bucket/x.png: pictures are read and drawn in local folders"),
+        (["--maps", "gs://bucket/x"], "gs://bucket/x: pictures are read and drawn in local"),
         (["--resume", "--overwrite", "-o", "x"], "only one"),
     ],
 )

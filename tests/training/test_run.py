@@ -7,9 +7,10 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.data import reading
+from diffv2iqa_jax.data import reading, stored_views
 from diffv2iqa_jax.data.sets import store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
 from diffv2iqa_jax.errors import ConfigError
@@ -85,7 +86,7 @@ def test_a_finished_run_is_evaluated_on_all_of_another_set(data, restored, quali
     assert protocol["warnings"] == ["a part of the data set: 3 of its images are not in it"]
     native = [float(r["native"]) for r in predictions(out)]
     assert native == [*range(24)] and float(predictions(out)[12]["mos"]) == pytest.approx(0.24)
-    assert (out / "report.html").exists() and len(os.listdir(out / "views")) >= 24
+    assert (out / "report.html").exists() and len(stored_views.index(out / "views").ids) == 24
 
 
 def test_a_pool_teaches_nothing(data, restored, tmp_path):
@@ -172,19 +173,24 @@ def test_another_configuration_in_a_used_workdir_is_refused(data, restored):
         runs.run(runs.stage1(data, **{"optim.lr": 0.1}), str(restored))
 
 
-def test_the_views_pass_goes_on_where_it_stopped(data, restored, quality_run, tmp_path):
+def test_the_views_pass_goes_on_where_it_stopped(data, restored, tmp_path, monkeypatch):
     work = tmp_path / "run"
     config = runs.stage2(data, restored)
+    monkeypatch.setattr(stored_views, "BYTES", 6 * 3 * 32 * 32 * 3 * 4)  # of 6 images
+    asked = iter([False, True])
+    with pytest.raises(stopping.Preempted):
+        runs.run(config, str(work), mode="views", stop=lambda: next(asked))
+    held = [len(load_file(p)) for p in sorted((work / "views").glob("*.safetensors"))]
+    assert held == [6, 6, 4]  # the shard begun is written too
     runs.run(config, str(work), mode="views")
-    made = sorted((work / "views").glob("*.views"))
-    whole = [p.read_bytes() for p in made]
-    assert len(made) == 96 and not (work / "results.json").exists()
-    times = [p.stat().st_mtime_ns for p in made[5:]]
-    for path in made[:5]:
+    made = sorted((work / "views").glob("*.safetensors"))
+    assert sum(len(load_file(p)) for p in made) == 96 and not (work / "results.json").exists()
+    whole, times = [p.read_bytes() for p in made], [p.stat().st_mtime_ns for p in made]
+    for path in made[:2]:
         path.unlink()
     runs.run(config, str(work), mode="views")
     assert [p.read_bytes() for p in made] == whole
-    assert [p.stat().st_mtime_ns for p in made[5:]] == times
+    assert [p.stat().st_mtime_ns for p in made[2:]] == times[2:]
     other = runs.stage2(data, restored, **{"restorer.changes": {"sampling": {"steps": 3}}})
     other["restorer"]["folder"] = str(work / "views")
     with pytest.raises(ConfigError, match="made otherwise, differing in restorer.sampling.steps"):
@@ -196,7 +202,7 @@ def test_stored_views_have_the_settings_of_the_stage_1_run(data, restored, quali
     meta = json.loads((folder / view_cache.META).read_text())
     assert meta["restorer"] == runs.stage1(data)["restorer"]
     source = reading.load("builtin/tiny", str(data))
-    assert len(list(folder.glob("*.views"))) == len(source.table["id"])
+    np.testing.assert_array_equal(stored_views.index(str(folder)).ids, source.table["id"])
 
 
 def test_the_other_preset_trains_too(data, restored, tmp_path):

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from diffv2iqa_jax import storage
+
 MOST_LINES = 20  # of any list of complaints
 
 
@@ -146,10 +148,13 @@ def known(name: str) -> bool:
 
 
 def place(name: str, folder: str) -> Path:
-    """The folder of a built set of that name below `folder`; it need not exist."""
+    """The folder of a built set of that name below `folder`, or below a bucket's.
+
+    It need not exist.
+    """
     if name in BUILTIN:  # where TFDS puts the builder's config
-        return Path(folder, "diffv2iqa_builtin", BUILTIN[name], VERSION)
-    return Path(folder, "diffv2iqa_sets", plain(name), VERSION)
+        return storage.path(folder) / "diffv2iqa_builtin" / BUILTIN[name] / VERSION
+    return storage.path(folder) / "diffv2iqa_sets" / plain(name) / VERSION
 
 
 def complete(name: str, folder: str) -> bool:
@@ -175,6 +180,11 @@ def check(name: str, folder: str) -> None:
     Raises:
       ValueError: says which, and the command that prepares it.
     """
+    if storage.is_remote(folder) and not found(name, folder):
+        raise ValueError(
+            f"data set {name!r} is not in {folder}: prepare it in a local folder and copy that "
+            "there; sets are not written in buckets"
+        )
     if not found(name, folder) and known(name):
         family, _, own_name = name.partition("/")
         what = f"{family} --name {own_name}" if own_name else name
