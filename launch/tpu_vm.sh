@@ -84,7 +84,7 @@ install() {
 flock --nonblock run.lock true || { echo "a run goes on: stop it first"; exit 1; }
 rm -rf source venv; mkdir source; tar -xf source.tar -C source
 python3 -m pip install --quiet --user uv; ~/.local/bin/uv venv --quiet --python 3.12 venv
-~/.local/bin/uv pip install --quiet --python venv/bin/python "./source[tpu]"'
+~/.local/bin/uv pip install --quiet --python venv/bin/python "./source[tpu,gs]"'
 }
 
 ours() { printf '%q ' venv/bin/python -m diffv2iqa_jax."$1" "${@:2}" --distributed; }
