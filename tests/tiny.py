@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffv2iqa_jax.models.layers import BATCH_AXES
+
 SIZE = 16  # side of the images in pixels
 
 
@@ -128,3 +130,10 @@ def variables(module, *args, seed: int = 0):
 def images(seed: int, *shape: int) -> jax.Array:
     """Values in [-1, 1] of that shape."""
     return jnp.asarray(np.random.default_rng(seed).uniform(-1, 1, shape), jnp.float32)
+
+
+def over_devices(fn):
+    """Maps a function of one device's batch over a leading axis of devices, as a step is."""
+    data, fsdp = BATCH_AXES
+    alone = jax.vmap(fn, axis_name=fsdp, axis_size=1, in_axes=None, out_axes=None)
+    return jax.vmap(alone, axis_name=data)

@@ -223,6 +223,8 @@ class Pmap:
         return one if jax.process_count() == 1 else jax.device_get(one)
 
     def spread(self, state: Tree) -> Tree:
+        if jax.process_count() > 1:  # Orbax leaves it on the devices of all
+            state = jax.device_get(state)
         # The axis name makes the sharding equal to what pmap returns: one compilation, not two.
         return jax_utils.replicate(state, self._devices, axis_name=DATA)
 

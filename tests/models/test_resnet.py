@@ -43,7 +43,7 @@ def test_batch_norm_learns_from_the_batch_and_group_norm_does_not():
     def train(x):  # one device's view of the mapped axis
         return net.apply(variables, x, train=True, mutable=["batch_stats"])
 
-    run = jax.jit(jax.vmap(train, axis_name="data"))
+    run = jax.jit(tiny.over_devices(train))
     (stages, _), changed = run(IMAGE[:, None])
     before, after = variables["batch_stats"]["bn1"]["batch"], changed["batch_stats"]["bn1"]["batch"]
     assert np.any(after["mean"][0] != before["mean"])

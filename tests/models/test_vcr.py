@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from diffv2iqa_jax.models.efficientnet import EfficientNet
-from diffv2iqa_jax.models.layers import BATCH_AXES
 from diffv2iqa_jax.models.vcr import Restoration, VCRBranch, VCRNet
 from diffv2iqa_jax.types import Views
 from tests import tiny
@@ -51,9 +50,7 @@ def test_training_moves_the_running_statistics_by_all_devices_images():
         def step(x):
             return net.apply(variables, x, train=True, mutable=["batch_stats"])[1]
 
-        data, fsdp = BATCH_AXES
-        step = jax.vmap(step, axis_name=fsdp, axis_size=1, in_axes=None, out_axes=None)
-        return jax.vmap(step, axis_name=data)(image_DBHWC)
+        return tiny.over_devices(step)(image_DBHWC)
 
     def norm(tree):
         return tree["batch_stats"]["unit1"]["bn"]["batch"]

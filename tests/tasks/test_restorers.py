@@ -196,8 +196,8 @@ def test_an_autoencoder_restores_in_one_pass_and_adds_noise():
 def test_an_autoencoder_learns_and_keeps_its_statistics():
     restorer = restorers.make(**AUTOENCODER)
     own, batch = weights(restorer), tiny.batch()
-    # BatchNorm averages over the mapped axis of a training step.
-    mapped = jax.vmap(lambda b: restorer.loss(own, b, KEY), axis_name="data")
+    # BatchNorm averages over the mapped axes of a training step.
+    mapped = tiny.over_devices(lambda b: restorer.loss(own, b, KEY))
     split = {k: x.reshape(2, 4, *x.shape[1:]) for k, x in batch.items()}
     loss, stats = jax.jit(mapped)(split)
     assert loss.shape == (2, 4) and np.all(loss > 0)
