@@ -39,15 +39,8 @@ EXCUSED = (
 
 # The slowest files first, so that no process is left alone with one at the end. pytest-xdist would
 # begin with the files of most tests instead, but for its option in pyproject.toml.
-FIRST = (
-    "test_processes",
-    "test_slurm",
-    "test_run",
-    "test_main",
-    "test_configs",
-    "test_pristine_run",
-    "test_initialize",
-)
+FIRST = ("test_processes", "test_slurm", "test_run", "test_main", "test_configs")
+FIRST += ("test_pristine_run", "test_initialize", "test_memory")
 FIRST += ("test_bfloat16", "test_release", "test_export", "test_scorer", "test_score", "test_bench")
 FIRST += ("test_stages", "test_kadid", "test_real_weights", "test_predictor", "test_maniqa")
 
