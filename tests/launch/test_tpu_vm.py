@@ -87,7 +87,7 @@ def test_step_by_step(cloud, tmp_path):
     assert shown.split()[1::2] == ["75", "75"]
     asked = (tmp_path / "asked").read_text().splitlines()
     wanted = f"-m diffv2iqa_jax.main {' '.join(FLAGS)} --distributed"
-    assert asked.count(wanted) == 2 and "uv pip install" in asked[1] and "[tpu]" in asked[1]
+    assert asked.count(wanted) == 2 and "uv pip install" in asked[1] and "[tpu,gs]" in asked[1]
     (tmp_path / "host1" / "run.log").write_text("a\nb\n")
     assert cloud("logs", "-n", "1").stdout.splitlines()[-1].endswith(": b")
     assert cloud("delete").returncode == 0 and not (tmp_path / "state").exists()
