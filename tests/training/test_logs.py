@@ -123,14 +123,11 @@ def test_a_log_that_cannot_be_written_says_so_once(tmp_path, caplog):
 
 
 def traced(folder):
-    """Numbers of the steps in the traces of a run."""
-    from jax.profiler import ProfileData
-
+    """Numbers of the steps in the traces of a run, as TensorBoard's page of events reads them."""
     found = []
-    for path in sorted(folder.glob("profile/process-0/plugins/profile/*/*.xplane.pb")):
-        for plane in ProfileData.from_file(str(path)).planes:
-            events = [event for line in plane.lines for event in line.events]
-            found += [dict(e.stats)["step_num"] for e in events if e.name == profiling.STEP]
+    for path in sorted(folder.glob("profile/process-0/plugins/profile/*/*.trace.json.gz")):
+        events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+        found += [int(e["args"]["step_num"]) for e in events if e.get("name") == profiling.STEP]
     return sorted(found)
 
 
