@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # a report reads configurations where ml_collections is not i
     from ml_collections import ConfigDict
 
 # Keys that change no result, so that a run may go on with others: how it is spread and watched.
-FREE = r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard|optim\.remat)"
+FREE = r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard)"
 PACKAGED = "diffv2iqa_jax.configs"
 
 

@@ -43,14 +43,6 @@ _PROFILE = flags.DEFINE_string(
 _TOPOLOGY = flags.DEFINE_string(
     "topology", None, "With --dry_run: compile the step for chips not here, as v5e:4x4."
 )
-_DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "One of several processes (a pod, SLURM, ...); JAX finds the others."
-)
-_COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT of process 0, where JAX does not find the others."
-)
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: how many.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: which one, from 0.")
 _CACHE = flags.DEFINE_string(
     "jit_cache", "~/.cache/diffv2iqa_jax/jit", "Folder of compiled programs; '' for none."
 )
@@ -60,6 +52,28 @@ EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_LOST, EXIT_PREEMPTED = 2, 70, 71, 75
 JOINING = ("distributed", "coordinator", "num_processes", "process_id")  # flags
 # What a user can do something about: no space, no rights.
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+def define_joining(values: flags.FlagValues) -> None:
+    """Defines the flags of JOINING, which connect this process with others."""
+    flags.DEFINE_bool(
+        "distributed",
+        False,
+        "One of several processes (a pod, SLURM, ...); JAX finds the others.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "coordinator",
+        None,
+        "HOST:PORT of process 0, where JAX does not find the others.",
+        flag_values=values,
+    )
+    several = (("num_processes", "how many."), ("process_id", "which one, from 0."))
+    for name, what in several:
+        flags.DEFINE_integer(name, None, f"With --coordinator: {what}", flag_values=values)
+
+
+define_joining(flags.FLAGS)
 
 
 class ConfigParser(flags.ArgumentParser):
@@ -99,10 +113,7 @@ def parse(argv: list[str]) -> list[str]:
 def _joining(argv: list[str]) -> dict:
     """The flags that connect this process with others, where another flag cannot be read."""
     values = flags.FlagValues()
-    flags.DEFINE_bool("distributed", False, "", flag_values=values)
-    flags.DEFINE_string("coordinator", None, "", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "", flag_values=values)
+    define_joining(values)
     own = [a for a in argv[1:] if a.lstrip("-").partition("=")[0] in JOINING or a[:1] != "-"]
     try:
         values([argv[0], *own], known_only=True)
@@ -114,7 +125,7 @@ def _joining(argv: list[str]) -> dict:
 def _refuse(message: str, code: int, joining: dict | None = None) -> int:
     """Says in one line why this process ends, to the user and to the other processes."""
     print(f"error: {message}", file=sys.stderr, flush=True)
-    if joining and any(value not in (None, False) for value in joining.values()):
+    if joining:
         try:
             _join(joining)
         except errors.ConfigError:
@@ -125,7 +136,9 @@ def _refuse(message: str, code: int, joining: dict | None = None) -> int:
 
 
 def _join(joining: dict) -> None:
-    """Connects the processes of this run, if it has several."""
+    """Connects the processes of this run, if the flags say that it has several."""
+    if all(value in (None, False) for value in joining.values()):
+        return
     from diffv2iqa_jax.training import processes
 
     processes.start(*(joining[name] for name in JOINING[1:]), automatic=joining["distributed"])
@@ -294,9 +307,7 @@ def run(argv: list[str]) -> int:
       FloatingPointError: the loss is not finite.
     """
     show_progress()
-    joining = {name: flags.FLAGS[name].value for name in JOINING}
-    if any(value not in (None, False) for value in joining.values()):
-        _join(joining)
+    _join({name: flags.FLAGS[name].value for name in JOINING})
     if len(argv) > 1:
         raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
     if _CONFIG.value is None or _WORKDIR.value is None:
