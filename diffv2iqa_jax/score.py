@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import UsageError, WeightsError
-from diffv2iqa_jax.scoring import inputs, output
+from diffv2iqa_jax.scoring import inputs, output, resume
 from diffv2iqa_jax.scoring.result import Score
 
 if TYPE_CHECKING:  # it imports JAX, which takes a second; --help does not wait for it
@@ -33,7 +33,7 @@ OPTIONS = {
     "--restorer": dict(help="stage-1 run, for a converted model that comes without one"),
     "-o --output": dict(help="file of scores; called FILE.part until it is complete"),
     "--format": dict(choices=output.FORMATS, help="default: by FILE's ending, else csv"),
-    "--resume": dict(action="store_true", help="go on with what a killed run left in FILE.part"),
+    "--resume": dict(action="store_true", help="keep FILE's or FILE.part's rows, score the others"),
     "--overwrite": dict(action="store_true", help="replace FILE"),
     "--maps": dict(metavar="DIR", help="also write restored views and quality maps there, as PNG"),
     "--column": dict(default="", help="take .csv and .tsv inputs as tables of paths"),
@@ -195,9 +195,14 @@ def _write_rows(scorer: "Scorer", paths: Iterator[str], total: int, o: argparse.
     progress = Progress(total, sys.stderr, shown=not (o.no_progress or o.quiet))
     counts, kept = collections.Counter(), 0
     with _destination(o) as destination:
-        if destination.table is not None:
-            kept = _check_kept(destination.table, paths, mark, counts)
-        if not destination.complete:
+        table = destination.table
+        if table is not None:
+            kept, gone, paths = resume.check(table, paths, mark, counts, shards=o.shard[1])
+            progress.expect(total + gone)
+            if first := list(itertools.islice(paths, 1)):
+                table.extend()
+                paths = itertools.chain(first, paths)
+        if table is None or not table.complete:
             for score in _scores(scorer, paths, o, kept):
                 destination.add(output.row_of(score, mark))
                 counts[score.error] += 1
@@ -226,28 +231,6 @@ def _scores(
             yield score
 
 
-def _check_kept(
-    table: output.Table, paths: Iterator[str], mark: dict[str, str], counts: collections.Counter
-) -> int:
-    """Counts the rows that a killed run left, and takes as many paths.
-
-    Raises:
-      UsageError: the rows are of other pictures, weights or another protocol.
-    """
-    kept = 0
-    for row in table.rows():
-        want = table.written(output.blank(next(paths, None), mark))
-        for key in ("path", *mark):
-            if row[key] != want[key]:
-                raise UsageError(
-                    f"{table.path}: row {kept + 1} has {key} {row[key]!r} where this run has"
-                    f" {want[key]!r}; give the same inputs and options, or --overwrite"
-                )
-        counts[row["error"] or ""] += 1
-        kept += 1
-    return kept
-
-
 @dataclasses.dataclass
 class Destination:
     """Where rows go.
@@ -256,13 +239,11 @@ class Destination:
       add: takes a row.
       finish: called after the last row.
       table: the file; None for stdout.
-      complete: the file is complete, and no rows are to be added.
     """
 
     add: Callable[[dict], None]
     finish: Callable[[], None]
     table: output.Table | None = None
-    complete: bool = False
 
 
 @contextmanager
@@ -282,7 +263,7 @@ def _destination(o: argparse.Namespace) -> Iterator[Destination]:
     options = {"resume": o.resume, "overwrite": o.overwrite, "safe": o.csv_safe}
     table = output.Table(o.output, format=o.format, **options)
     try:
-        yield Destination(table.add, table.finish, table, table.complete)
+        yield Destination(table.add, table.finish, table)
     finally:
         table.leave()
 
@@ -300,6 +281,10 @@ class Progress:
         self._total, self._stream, self._shown = total, stream, shown
         self._start = self._shown_at = time.monotonic()
         self._live = stream.isatty()
+
+    def expect(self, total: int) -> None:
+        """Says that there are so many pictures."""
+        self._total = total
 
     def show(self, counts: collections.Counter, kept: int) -> None:
         """Prints the line, if the last one is old enough.
@@ -325,6 +310,7 @@ class Progress:
         took = max(time.monotonic() - self._start, 1e-9)
         fresh = sum(counts.values()) - kept
         speed = f"{fresh / took:.3g} images/s" if fresh else "nothing left to do"
+        speed = f"{fresh} new, {speed}" if fresh and kept else speed
         start = "\r\x1b[K" if self._live else ""
         print(f"{start}{path or 'score'}: {self._numbers(counts)}, {speed}", **self._to)
 

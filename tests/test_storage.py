@@ -1,6 +1,7 @@
 """Files in folders and in a bucket: of a server of the GCS protocol on this machine."""
 
 import importlib.util
+import io
 import json
 import os
 import socket
@@ -194,6 +195,9 @@ def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
         how = {"resume": False, "overwrite": False} | how
         return output.Table(name, format=format, safe=True, **how)
 
+    def text(name):
+        return storage.path(name).read_bytes().decode(errors="surrogateescape")
+
     rows = [output.blank(f"a\n{n}\udcff.png", {"weights": "w"}) for n in range(200)]
     local, remote = str(tmp_path / "x"), f"{bucket}/scores/{format}"
     for name in (local, remote):
@@ -210,6 +214,17 @@ def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
             goes_on.add(row)
         goes_on.finish()
         assert len(list(table(name, resume=True).rows())) == 200
+        for more in (70, 100):  # further rows; the first time, a kill after 64 of them
+            longer = table(name, resume=True)
+            longer.extend()
+            assert longer.kept == (200 if more == 70 else 264)
+            for row in rows[longer.kept - 200 : more]:
+                longer.add(row)
+            if more == 70:
+                longer.leave()
+                assert len(list(output.read(io.StringIO(text(name)), format))) == 200
+        longer.finish()
+        assert len(list(table(name, resume=True).rows())) == 300
     whole = storage.path(remote).read_bytes()
     assert whole == (tmp_path / "x").read_bytes()
     assert storage.names(f"{bucket}/scores").count(format) == 1

@@ -13,8 +13,8 @@ from diffv2iqa_jax.pp import decode, formats
 
 LOG = logging.getLogger(__name__)
 DAMAGED_MOST = 0.001  # share of all photos; more is a fault of the collection
-READING = decode.Reading(formats=formats.PHOTOS)
-ENDINGS = formats.endings(formats.PHOTOS)
+READING = decode.Reading()
+ENDINGS = formats.endings()
 FEATURES = ("image", "image/encoded")  # where an example holds the encoded photo
 
 

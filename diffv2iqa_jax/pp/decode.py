@@ -17,11 +17,11 @@ from PIL import Image
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp.arrays import from_array
 from diffv2iqa_jax.pp.colour import to_rgb
-from diffv2iqa_jax.pp.formats import FORMATS, OF_SETS, TO_SCORE, format_of
-from diffv2iqa_jax.pp.opening import opened, printable, refusals
+from diffv2iqa_jax.pp.formats import HEAD, READ, format_of
+from diffv2iqa_jax.pp.opening import open_header, opened, printable, refusals
 
-# Pillow warns beyond MAX_IMAGE_PIXELS and refuses beyond twice as many; so do we.
-PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+PIXELS = 178_956_970  # where Pillow refuses by default: 512 MiB of RGB; more is for the user to say
+MOST = 2**31 - 1  # Pillow counts no further
 
 ICC = ("convert", "ignore")
 ORIENTATIONS = ("apply", "ignore")
@@ -57,7 +57,7 @@ class Reading:
     Attributes:
       icc: "convert" an embedded colour profile to sRGB, or "ignore" it.
       orientation: "apply" the orientation in EXIF, or "ignore" it.
-      formats: names in `formats.FORMATS` of those to read; files of others are refused.
+      formats: names in `formats.READ` of those to read; files of others are refused.
       max_pixels: larger pictures are refused by their header alone.
       strict: refuse several frames instead of taking the first.
       allow_truncated: take a JPEG that ends early, its rest grey.
@@ -65,7 +65,7 @@ class Reading:
 
     icc: str = "convert"
     orientation: str = "apply"
-    formats: tuple[str, ...] = TO_SCORE
+    formats: tuple[str, ...] = READ
     max_pixels: int = PIXELS
     strict: bool = False
     allow_truncated: bool = False
@@ -74,14 +74,14 @@ class Reading:
         for name, choices in (("icc", ICC), ("orientation", ORIENTATIONS)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r}: known are {list(choices)}")
-        unknown = [name for name in self.formats if name not in FORMATS]
+        unknown = [name for name in self.formats if name not in READ]
         if unknown or not self.formats:
-            raise ValueError(f"formats {unknown or self.formats}: known are {list(FORMATS)}")
-        if not 1 <= self.max_pixels <= PIXELS:
-            raise ValueError(f"max_pixels {self.max_pixels}: must lie in [1, {PIXELS}]")
+            raise ValueError(f"formats {unknown or self.formats}: known are {list(READ)}")
+        if not 1 <= self.max_pixels <= MOST:
+            raise ValueError(f"max_pixels {self.max_pixels}: must lie in [1, {MOST}]")
 
 
-TO_STORE = Reading(formats=OF_SETS)  # how `prepare` reads files, where it is not told otherwise
+TO_STORE = Reading()  # how `prepare` reads files, where it is not told otherwise
 # Prepared sets hold pixels that are final: `prepare` has done what it was asked to do.
 STORED = Reading(icc="ignore", orientation="ignore", formats=("JPEG", "PNG", "BMP"))
 
@@ -127,10 +127,10 @@ def is_plain(encoded: bytes) -> bool:
       ImageError: its header is damaged, or its format is none that is stored.
     """
     stream = io.BytesIO(encoded)
-    format = format_of(stream.read(32), "bytes", tuple(FORMATS))
+    format = format_of(stream.read(HEAD), "bytes", READ)
     if format not in STORED.formats:
         return False
-    with refusals("bytes", format, stream), Image.open(stream, formats=[format]) as image:
+    with refusals("bytes", format, stream), open_header(stream, format, "bytes") as image:
         if image.mode not in ("RGB", "L") or image.has_transparency_data:
             return False
         # TensorFlow reads no BMP with palette, with 16 bits, or with the older, short header.
@@ -139,7 +139,7 @@ def is_plain(encoded: bytes) -> bool:
 
 
 def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
-    format = format_of(stream.read(32), name, how.formats)
+    format = format_of(stream.read(HEAD), name, how.formats)
     try:
         return _decoded(stream, name, format, how)
     except ImageError as error:
@@ -152,8 +152,7 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
 
 
 def _decoded(stream: BinaryIO, name: str, format: str, how: Reading) -> Picture:
-    stream.seek(0)
-    with refusals(name, format, stream), Image.open(stream, formats=[format]) as image:
+    with refusals(name, format, stream), open_header(stream, format, name) as image:
         return _convert(image, name, how)
 
 
@@ -162,7 +161,8 @@ def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
     if width * height > how.max_pixels:
         raise ImageError(
             "E_TOO_LARGE",
-            f"{name}: {width} x {height} is more than {how.max_pixels} pixels; make it smaller",
+            f"{name}: {width} x {height} is more than {how.max_pixels} pixels; allow it with"
+            f" --max_pixels {width * height} (max_pixels= in Python), or make it smaller",
         )
     flags = []
     if getattr(image, "is_animated", False):

@@ -1,97 +1,213 @@
-"""Formats of image files: what their first bytes are, and which formats each caller reads."""
+"""Kinds of picture files: what their names end in, what they start with, and what we do with them.
 
+Scoring, `prepare` and training photos share this one list. The table in scoring/README.md says the
+same in words; a test compares the two.
+"""
+
+import os
+import re
 from typing import NamedTuple
 
 from diffv2iqa_jax.errors import ImageError
 
+HEAD = 512  # bytes of a file that tell its kind; brands and an SVG's first tag may stand so far in
 
-class Signature(NamedTuple):
-    """How a file of a format starts.
+
+class Kind(NamedTuple):
+    """A kind of file.
 
     Attributes:
-      offset, start: the file holds the bytes `start` at `offset`.
-      format: as Pillow calls it, where `FORMATS` has it.
-      advice: what to do with a file of a format that the caller does not read.
+      endings: what its names end in, in lower case, with spaces between.
+      start: what its first bytes match; b"" where only `_without_start` or `_by_brands` can tell.
+      advice: what to do with such a file; "" where it is read.
+      picture: whether a file of a folder that starts so counts as a picture.
     """
 
-    offset: int
+    endings: str
     start: bytes
-    format: str
-    advice: str = "convert it to PNG"
+    advice: str = ""
+    picture: bool = True
 
 
-# The formats that can be read -> the endings of their files' names.
-FORMATS = {
-    "JPEG": (".jpg", ".jpeg"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "GIF": (".gif",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm",),
-    "JPEG2000": (".jp2",),
+CONVERT, RENDER, EXPORT = "convert it to PNG", "render it to PNG", "export it as PNG"
+FRAME, UNPACK = "extract a frame", "unpack it"
+DEVELOP = "develop it, and score the JPEG, PNG or TIFF"
+
+# A file is what its first bytes say, whatever its name; the first kind that matches counts. No
+# decoder runs on a kind that has advice.
+KINDS = {
+    "JPEG-LS": Kind(".jls", rb"\xff\xd8\xff\xf7", CONVERT),
+    "JPEG": Kind(".jpg .jpeg .jpe .jfif .jfi .jif .pjpeg .pjpg .pjp .mpo .jps", rb"\xff\xd8\xff"),
+    "PNG": Kind(".png .apng", rb"\x89PNG\r\n\x1a\n"),
+    "WEBP": Kind(".webp", rb"RIFF.{4}WEBP"),
+    "GIF": Kind(".gif", rb"GIF8[79]a"),
+    "BMP": Kind(".bmp .dib", rb"BM.{12}[\x0c\x10\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+    "camera raw (Canon CR2)": Kind(".cr2", rb"(?:II\*\0|MM\0\*).{4}CR", DEVELOP),
+    "camera raw (Phase One)": Kind(
+        ".iiq .cap .eip", rb"(?:II\*\0|MM\0\*).{4}(?:II|MM){2}", DEVELOP
+    ),
+    "TIFF": Kind(".tif .tiff .btf .tf8", rb"II[*+]\0|MM\0[*+]"),
+    "PPM": Kind(".ppm .pgm .pbm .pnm .pfm", rb"P[1-6f][\s#]"),
+    "JPEG2000": Kind(
+        ".jp2 .j2k .jpf .jpx .j2c .jpc", rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"
+    ),
+    "AVIF": Kind(".avif .avifs", b""),
+    "HEIC": Kind(".heic .heif .hif .heics .heifs", b""),
+    "JPEG XL": Kind(".jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
+    # What cameras' sensors saw. DNG, NEF, ARW and others look like TIFF: see tiff.py.
+    "camera raw (Canon CR3)": Kind(".cr3", b"", DEVELOP),
+    "camera raw (Canon CRW)": Kind(".crw", rb"(?:II|MM).{4}HEAPCCDR", DEVELOP),
+    "camera raw (Fujifilm)": Kind(".raf", rb"FUJIFILMCCD-RAW", DEVELOP),
+    "camera raw (Olympus)": Kind(".orf .ori", rb"IIR[OS]|MMOR", DEVELOP),
+    "camera raw (Panasonic)": Kind(".rw2 .rwl", rb"IIU\0", DEVELOP),
+    "camera raw (Sigma)": Kind(".x3f", rb"FOVb", DEVELOP),
+    "camera raw (Minolta)": Kind(".mrw", rb"\0MR[MI]", DEVELOP),
+    "camera raw": Kind(
+        ".dng .nef .nrw .arw .srf .sr2 .srw .pef .3fr .fff .erf .mef .mos .kdc .dcr .k25 .gpr .raw",
+        b"",
+        DEVELOP,
+    ),
+    "HEIF of another codec": Kind("", b"", CONVERT),
+    "JPEG XR": Kind(".jxr .wdp .hdp", rb"II\xbc", CONVERT),
+    "JPEG XS": Kind(".jxs", rb"\xff\x10\xff\x50|\0\0\0\x0cJXS ", CONVERT),
+    "BPG": Kind(".bpg", rb"BPG\xfb", CONVERT),
+    "FLIF": Kind(".flif", rb"FLIF", CONVERT),
+    "QOI": Kind(".qoi", rb"qoif", CONVERT),
+    "icon": Kind(".ico .cur", rb"\0\0[\x01\x02]\0[^\0]\0", CONVERT),
+    "icon of macOS": Kind(".icns", rb"icns", CONVERT),
+    "PCX": Kind(".pcx", rb"\n[\0-\x05]\x01[\x01\x02\x04\x08]", CONVERT),
+    "TGA": Kind(".tga .targa", b"", CONVERT),
+    "PAM": Kind(".pam", rb"P7\n", CONVERT),
+    "PFM of colours": Kind("", rb"PF\s", CONVERT),
+    "SGI": Kind(".sgi .rgb .rgba .bw", rb"\x01\xda[\0\x01][\x01\x02]", CONVERT),
+    "Sun raster": Kind(".ras", rb"\x59\xa6\x6a\x95", CONVERT),
+    "XBM": Kind(".xbm", rb"#define \S+_width ", CONVERT),
+    "XPM": Kind(".xpm", rb"/\* XPM \*/", CONVERT),
+    "DDS": Kind(".dds", rb"DDS ", CONVERT),
+    "OpenEXR": Kind(".exr", rb"\x76\x2f\x31\x01", "map its tones and export it as PNG"),
+    "Radiance HDR": Kind(".hdr", rb"#\?(?:RADIANCE|RGBE)", "map its tones and export it as PNG"),
+    "DPX": Kind(".dpx .cin", rb"SDPX|XPDS|\x80\x2a\x5f\xd7", EXPORT),
+    "FITS": Kind(".fits .fit .fts", rb"SIMPLE  =", EXPORT),
+    "DICOM": Kind(".dcm", rb".{128}DICM", EXPORT),
+    "DjVu": Kind(".djvu .djv", rb"AT&TFORM", RENDER),
+    "Photoshop": Kind(".psd .psb", rb"8BPS", EXPORT),
+    "GIMP": Kind(".xcf", rb"gimp xcf ", EXPORT),
+    "SVG": Kind(
+        ".svg .svgz", rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml.*|<!--.*|<!DOCTYPE svg.*)?<svg", RENDER
+    ),
+    "WMF": Kind(".wmf", rb"\xd7\xcd\xc6\x9a", RENDER),
+    "EMF": Kind(".emf", rb"\x01\0\0\0.{36} EMF", RENDER),
+    "EPS": Kind(".eps .epsf", rb"\xc5\xd0\xd3\xc6|%!PS[^\r\n]*EPSF", RENDER),
+    # No pictures, yet often among them or called so.
+    "PostScript": Kind(".ps", rb"%!PS", RENDER, False),
+    "PDF": Kind(".pdf .ai", rb"%PDF", RENDER, False),
+    "XML": Kind(".xml", rb"<\?xml", RENDER, False),
+    "film": Kind(".mp4 .mov .m4v .avi .mkv .webm", rb"\x1aE\xdf\xa3|RIFF.{4}AVI ", FRAME, False),
+    "archive": Kind(
+        ".zip .gz .7z .rar .xz",
+        rb"PK\x03\x04|\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ",
+        UNPACK,
+        False,
+    ),
+    "AppleDouble": Kind("", rb"\0\x05\x16[\0\x07]", "take the file of that name without ._", False),
 }
-# What each caller reads of them.
-TO_SCORE = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-PHOTOS = ("PNG", "JPEG", "WEBP", "BMP")  # to train on
-OF_SETS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "JPEG2000")
-
-PLUGIN = "open it with {}, which registers with Pillow, and pass the PIL image"
-RENDER = "render it to PNG"
-# A file is what its first bytes say, whatever its name. No decoder of ours runs on formats that
-# are not in FORMATS.
-SIGNATURES = (
-    Signature(0, b"\xff\xd8\xff", "JPEG"),
-    Signature(0, b"\x89PNG\r\n\x1a\n", "PNG"),
-    Signature(8, b"WEBP", "WEBP"),
-    Signature(0, b"GIF87a", "GIF"),
-    Signature(0, b"GIF89a", "GIF"),
-    Signature(0, b"BM", "BMP"),
-    Signature(0, b"II*\0", "TIFF"),
-    Signature(0, b"MM\0*", "TIFF"),
-    Signature(0, b"II+\0", "TIFF"),
-    Signature(0, b"MM\0+", "TIFF"),
-    *(Signature(0, b"P" + kind, "PPM") for kind in (b"1", b"2", b"3", b"4", b"5", b"6", b"f")),
-    Signature(0, b"\0\0\0\x0cjP  ", "JPEG2000"),
-    Signature(0, b"\xff\x4f\xff\x51", "JPEG2000"),
-    Signature(4, b"ftypheic", "HEIC", PLUGIN.format("pillow-heif")),
-    Signature(4, b"ftypheix", "HEIC", PLUGIN.format("pillow-heif")),
-    Signature(4, b"ftypmif1", "HEIF", PLUGIN.format("pillow-heif")),
-    Signature(4, b"ftypavif", "AVIF"),
-    Signature(0, b"\xff\x0a", "JPEG XL", PLUGIN.format("pillow-jxl-plugin")),
-    Signature(0, b"\0\0\0\x0cJXL ", "JPEG XL", PLUGIN.format("pillow-jxl-plugin")),
-    Signature(0, b"%PDF", "PDF", RENDER),
-    Signature(0, b"%!PS", "PostScript", RENDER),
-    Signature(0, b"\xc5\xd0\xd3\xc6", "EPS", RENDER),
-    Signature(0, b"8BPS", "Photoshop", "export it as PNG"),
-    Signature(0, b"SIMPLE  =", "FITS"),
-    Signature(0, b"\xd7\xcd\xc6\x9a", "WMF", RENDER),
-    Signature(0, b"\x01\0\0\0", "EMF", RENDER),
-    Signature(0, b"<svg", "SVG", RENDER),
-    Signature(0, b"<?xml", "XML or SVG", RENDER),
+READ = tuple(name for name, kind in KINDS.items() if not kind.advice)
+# Kinds that Pillow reads with a plug-in -> the module that brings it; the extra "formats" installs
+# both.
+PLUGINS = {"HEIC": "pillow_heif", "JPEG XL": "pillow_jxl"}
+DECODERS = {"HEIC": "HEIF", "JPEG XL": "JXL"}  # kind -> what its decoder calls it, where other
+# Of ISO base media files: brands -> kind. The first row of which the file has a brand counts.
+BRANDS = (
+    ("crx ", "camera raw (Canon CR3)"),
+    ("avif avis avio", "AVIF"),
+    ("heic heix heim heis hevc hevx hevm hevs", "HEIC"),
+    ("jpeg jpgs avci avcs j2ki j2is mif1 mif2 msf1", "HEIF of another codec"),
 )
+SEQUENCES = ("avis", "hevc", "hevx", "hevm", "hevs", "msf1")  # brands of several frames
+_STARTS = {name: re.compile(k.start, re.DOTALL) for name, k in KINDS.items() if k.start}
+_ENDINGS = {e: k for k in KINDS.values() for e in k.endings.split()}
 
 
-def endings(formats: tuple[str, ...]) -> tuple[str, ...]:
-    """Endings of names of files of these formats, in lower case, with their point."""
-    return tuple(ending for format in formats for ending in FORMATS[format])
+def endings(formats: tuple[str, ...] = READ) -> tuple[str, ...]:
+    """Endings of names of files of these kinds, in lower case, with their point."""
+    return tuple(ending for format in formats for ending in KINDS[format].endings.split())
+
+
+def is_picture(path: str | os.PathLike) -> bool:
+    """Whether a file of a folder counts as a picture: one that is read, or that is refused by name.
+
+    Its ending tells, in upper or lower case; where that is none of a picture, its first bytes do.
+    What is no regular file, or cannot be opened, counts only by its ending.
+    """
+    kind = _ENDINGS.get(os.path.splitext(os.fsdecode(path))[1].lower())
+    if kind and kind.picture:
+        return True
+    try:
+        if not os.path.isfile(path):  # opening a FIFO would wait
+            return False
+        with open(path, "rb") as file:
+            name = kind_of(file.read(HEAD))
+    except (OSError, ValueError):
+        return False
+    return name is not None and KINDS[name].picture
+
+
+def kind_of(head: bytes) -> str | None:
+    """The kind of file that starts so, a key of KINDS; None if it is none of them.
+
+    Args:
+      head: the file's first HEAD bytes.
+    """
+    if head[4:8] == b"ftyp":
+        return _by_brands(head)
+    found = (name for name, start in _STARTS.items() if start.match(head))
+    return next(found, None) or _without_start(head)
+
+
+def brands(head: bytes) -> list[str]:
+    """Brands of an ISO base media file: the major one, then those it is compatible with."""
+    length = min(int.from_bytes(head[:4], "big"), len(head))
+    places = [8, *range(16, length - 3, 4)]
+    return [head[i : i + 4].decode("latin-1") for i in places]
+
+
+def _by_brands(head: bytes) -> str:
+    own = brands(head)
+    # The major brand comes first: mif1, which says little, is left to the others.
+    for brand in (own[0], *own):
+        for names, kind in BRANDS[:3]:
+            if brand in names.split():
+                return kind
+    return BRANDS[3][1] if set(own) & set(BRANDS[3][0].split()) else "film"
+
+
+def _without_start(head: bytes) -> str | None:
+    """TGA has no mark of its own; its header of 18 bytes is checked field by field."""
+    if len(head) < 18 or head[1] > 1 or head[2] not in (1, 2, 3, 9, 10, 11):
+        return None
+    palette, depth = head[7] in ((15, 16, 24, 32) if head[1] else (0,)), head[16] in (8, 16, 24, 32)
+    size = int.from_bytes(head[12:14], "little") * int.from_bytes(head[14:16], "little")
+    return "TGA" if palette and depth and size else None
 
 
 def format_of(head: bytes, name: str, allowed: tuple[str, ...]) -> str:
-    """The format of a file, as its first bytes tell it.
+    """The kind of a file, as its first bytes tell it.
 
     Args:
-      head: the file's first 32 bytes.
+      head: the file's first HEAD bytes.
       name: what messages call the file.
-      allowed: names in FORMATS of the formats that the caller reads.
+      allowed: names in READ of the kinds that the caller reads.
 
     Raises:
-      ImageError: E_DECODE, it is no image; E_UNSUPPORTED, it is of no allowed format.
+      ImageError: E_DECODE, it is no image; E_UNSUPPORTED, it is of no allowed kind.
     """
-    for offset, start, format, advice in SIGNATURES:
-        if head[offset : offset + len(start)] == start:
-            if format in allowed:
-                return format
-            raise ImageError("E_UNSUPPORTED", f"{name}: is {format}, which is not read; {advice}")
+    kind = kind_of(head)
+    if kind in allowed:
+        return kind
+    if kind:
+        advice = KINDS[kind].advice or CONVERT
+        raise ImageError("E_UNSUPPORTED", f"{name}: is {kind}, which is not read; {advice}")
     what = "is empty" if not head else f"starts with {head[:8]!r}, as no picture does"
-    raise ImageError("E_DECODE", f"{name}: {what}; read are {', '.join(sorted(allowed))}")
+    if head and not head.strip(b"\0"):
+        what = "holds zeros, as a copy that failed does"
+    raise ImageError("E_DECODE", f"{name}: {what}; read are {', '.join(allowed)}")

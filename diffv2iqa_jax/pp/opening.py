@@ -1,14 +1,16 @@
 """Opens image files, and turns what their decoders raise into refusals."""
 
 import contextlib
+import importlib
 import os
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp.formats import DECODERS, PLUGINS
 
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFDIR: "a folder"}
 
@@ -38,6 +40,45 @@ def _open_without_waiting(path: str, flags: int) -> int:
 def printable(path: str | os.PathLike) -> str:
     """A path for a message: in one line, of characters that any terminal prints."""
     return ascii(os.fsdecode(path))[1:-1]
+
+
+def open_header(stream: BinaryIO, format: str, name: str) -> ImageFile.ImageFile:
+    """The picture in a file, its pixels not decoded yet.
+
+    Pillow's own limit of pixels is not asked, as it holds for the whole process: whoever calls
+    compares `size` with a limit of his own before he loads the pixels.
+
+    Args:
+      format: a name in `formats.READ`.
+      name: what messages call the file.
+
+    Raises:
+      ImageError: E_UNSUPPORTED, its decoder is not installed. Else whatever decoders raise: see
+        `refusals`.
+    """
+    if format in PLUGINS:
+        _plug_in(format, name)
+    decoder = DECODERS.get(format, format)
+    if decoder not in Image.OPEN:
+        Image.init()
+    if decoder not in Image.OPEN:
+        raise ImageError("E_UNSUPPORTED", f"{name}: is {format}, which this Pillow cannot read")
+    stream.seek(0)
+    return Image.OPEN[decoder][0](stream, "")
+
+
+def _plug_in(format: str, name: str) -> None:
+    """Registers the decoder of a kind that Pillow does not read by itself."""
+    try:
+        module = importlib.import_module(PLUGINS[format])
+    except ImportError:
+        raise ImageError(
+            "E_UNSUPPORTED",
+            f"{name}: is {format}, whose decoder is not installed;"
+            " pip install 'diffv2iqa_jax[formats]', or convert it to PNG",
+        ) from None
+    if format == "HEIC":
+        module.register_heif_opener()
 
 
 @contextlib.contextmanager

@@ -4,14 +4,17 @@ Rows go to FILE.part, which is renamed to FILE when it is complete. A run that w
 resumed, and its file ends up the same to the last byte: no batch reaches across a multiple of CHUNK
 rows, and a resumed run starts at such a multiple, so its batches are those of an undisturbed run.
 
-In a bucket, where nothing can be appended to, FILE.part holds the header alone, FILE.part.000001
-and so on CHUNK rows each.
+A complete FILE that gets further rows is copied to FILE.part first, and stays until they are there.
+
+In a bucket, where nothing can be appended to, FILE.part holds the header (or that copy) alone,
+FILE.part.000001 and so on CHUNK rows each.
 """
 
 import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
@@ -104,8 +107,8 @@ class Table:
       safe: see `text_of`.
 
     Attributes:
-      complete: the file is there, and `resume` leaves it as it is.
-      kept: how many rows of a killed run are kept, a multiple of CHUNK.
+      complete: the file is there, and `resume` leaves it as it is, unless `extend` is called.
+      kept: rows of a killed run that are kept: those of a complete file, and a multiple of CHUNK.
 
     Raises:
       UsageError: the file is there, another process writes it, or it cannot be written.
@@ -115,8 +118,9 @@ class Table:
         self.path, self._format, self._safe = path, format, safe
         part = path + ".part"
         try:
-            self.complete = resume and storage.exists(path)
-            if not (self.complete or resume or overwrite):
+            there = resume and storage.exists(path)
+            self.complete = there and not storage.exists(part)
+            if not (resume or overwrite):
                 for name in (path, part):
                     if storage.exists(name):
                         raise UsageError(
@@ -124,9 +128,7 @@ class Table:
                         )
             self.kept = 0
             if not self.complete:
-                kind = _Objects if storage.is_remote(path) else _File
-                self._part = kind(part, format, resume)
-                self.kept = self._part.kept
+                self._open(resume, path if there else None)
         except UsageError:
             raise
         except Exception as error:  # a client of a bucket raises classes of its own
@@ -134,6 +136,35 @@ class Table:
                 raise
             why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
             raise UsageError(f"{part}: cannot be written ({why})") from None
+
+    def _open(self, resume: bool, base: str | None) -> None:
+        kind = _Objects if storage.is_remote(self.path) else _File
+        self._part = kind(self.path + ".part", self._format, resume, base)
+        self.kept = self._part.kept
+
+    def extend(self) -> None:
+        """Lets a complete file take further rows; killed, it is still there as it was.
+
+        Raises:
+          UsageError: it is no file that `row_of` and `text_of` wrote.
+        """
+        if not self.complete:
+            return
+        with storage.path(self.path).open("rb") as file:
+            first = file.readline()
+            file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
+            whole = file.read() == b"\n"
+        if self._format == "csv":
+            ours = first == header(self._format).encode()
+        else:
+            ours = bool(first) and list(json.loads(first)) == COLUMNS
+        if not (ours and whole):
+            raise UsageError(
+                f"{self.path}: its columns are not those of this version, or another program saved"
+                " it; score into another file, or give --overwrite"
+            )
+        self._open(True, self.path)
+        self.complete = False
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows in the file so far."""
@@ -163,13 +194,14 @@ class Table:
 class _File:
     """The rows of a local file until it is complete."""
 
-    def __init__(self, name: str, format: str, resume: bool):
+    def __init__(self, name: str, format: str, resume: bool, base: str | None):
         self._name, self.kept = name, 0
         self._file = open(name, "a+b")
         self._lock()
         end = 0
         if resume:
-            self.kept, end = whole_rows(self._file, format)
+            start = _goes_on(base, self._file) if base else 0
+            self.kept, end = whole_rows(self._file, format, start)
         self._file.truncate(end)
         if not self.kept:
             self._file.truncate(0)
@@ -203,17 +235,22 @@ class _File:
 class _Objects:
     """The rows of a bucket's file until it is complete; only whole chunks are written."""
 
-    def __init__(self, name: str, format: str, resume: bool):
+    def __init__(self, name: str, format: str, resume: bool, base: str | None):
         self._name, self._held = name, []
         there = storage.parts(name)
         whole = [self._chunk(number) for number in range(len(there))]
-        if not resume or there != whole:  # of other rows, or some are lost
+        head = storage.path(base).read_bytes() if base else header(format).encode()
+        known = base and head.startswith(b"".join(storage.path(x).read_bytes() for x in there))
+        if not resume or known or there != whole:  # of other rows, or some are lost
             for part in there:
                 storage.path(part).unlink()
             there = []
+        elif base:
+            head = storage.path(name).read_bytes()
         self._number = max(len(there), 1)
-        self.kept = (self._number - 1) * CHUNK
-        storage.write(name, header(format))  # which also shows whether we may write
+        first, _ = whole_rows(io.BytesIO(head), format, len(head))
+        self.kept = first + (self._number - 1) * CHUNK
+        storage.write(name, head)  # which also shows whether we may write
 
     def _chunk(self, number: int) -> str:
         return f"{self._name}.{number:06d}" if number else self._name
@@ -246,11 +283,36 @@ def read(file: TextIO, format: str) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def whole_rows(file: BinaryIO, format: str) -> tuple[int, int]:
-    """How many rows of a killed run can be kept, in whole chunks, and at which byte they end."""
+def _goes_on(base: str, part: BinaryIO) -> int:
+    """How many bytes of the unfinished file are a copy of the complete one.
+
+    A copy that is not complete is completed. 0 where the unfinished file is of another run, which
+    began to replace the complete one.
+    """
+    part.seek(0)
+    with open(base, "rb") as file:
+        while block := part.read(2**20):
+            mine = file.read(len(block))
+            if not block.startswith(mine):
+                return 0
+            if len(mine) < len(block):  # more rows follow the copy
+                return file.tell()
+        part.seek(0, os.SEEK_END)
+        shutil.copyfileobj(file, part)
+        part.flush()
+        return file.tell()
+
+
+def whole_rows(file: BinaryIO, format: str, start: int = 0) -> tuple[int, int]:
+    """How many rows of a killed run can be kept, and at which byte they end.
+
+    Args:
+      start: all rows in so many bytes are kept; of those that follow, whole chunks.
+    """
     file.seek(0)
     kept = (0, 0)
     count, end, quotes = -1 if format == "csv" else 0, 0, 0  # the header is no row
+    first = 0  # rows that `start` covers
     for line in file:
         end += len(line)
         quotes += line.count(b'"')
@@ -259,6 +321,7 @@ def whole_rows(file: BinaryIO, format: str) -> tuple[int, int]:
         if format == "csv" and quotes % 2:
             continue  # within a quoted cell
         count += 1
-        if count >= 0 and count % CHUNK == 0:
+        first = count if end <= start else first
+        if count >= 0 and (count - first) % CHUNK == 0:
             kept = (count, end)
     return kept

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import decode, formats
+from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import FORMATS, display_p3, encoded, linear, picture, smooth, turned
 
@@ -80,7 +80,6 @@ def test_a_cut_jpeg_is_taken_on_request():
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("format", FORMATS)
 def test_damaged_files_are_read_or_refused(format):
     """Nothing else is raised, and no decoder takes long."""
@@ -129,11 +128,10 @@ def test_a_bomb_is_refused_by_its_header():
     assert refused(bomb(1000, 1000), max_pixels=10**6) == "E_TRUNCATED"
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50 * 1024
     with pytest.raises(ValueError, match="max_pixels"):
-        Reading(max_pixels=decode.PIXELS + 1)
+        Reading(max_pixels=0)
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_picture_of_100_megapixels_is_read():
     data = encoded(Image.new("RGB", (10_000, 10_000), (1, 2, 3)), "JPEG")
     assert read(data).image_HWC.shape == (10_000, 10_000, 3)
@@ -142,7 +140,7 @@ def test_a_picture_of_100_megapixels_is_read():
 # B7
 
 
-@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
 def test_of_several_frames_the_first_counts(format):
     frames = [Image.new("RGB", (16, 16), c) for c in ((250, 0, 0), (0, 250, 0), (0, 0, 250))]
     data = encoded(frames[0], format, save_all=True, append_images=frames[1:])
@@ -150,7 +148,7 @@ def test_of_several_frames_the_first_counts(format):
     assert "multiframe" in found.flags
     assert np.abs(found.image_HWC.astype(int) - [250, 0, 0]).max() < 9
     assert refused(data, strict=True) == "E_MULTIFRAME"
-    assert read(encoded(frames[0], format.replace("MPO", "JPEG")), strict=True).flags == ()
+    assert read(encoded(frames[0], format), strict=True).flags == ()
 
 
 # B10 - B12
@@ -284,7 +282,7 @@ def test_all_eight_orientations_are_the_upright_picture(format):
 
 
 def test_unknown_options_are_refused():
-    for options in ({"orientation": "turn"}, {"formats": ("HEIC",)}, {"formats": ()}):
+    for options in ({"orientation": "turn"}, {"formats": ("TGA",)}, {"formats": ()}):
         with pytest.raises(ValueError, match="known are"):
             Reading(**options)
 
@@ -296,7 +294,6 @@ def test_unknown_options_are_refused():
     "head",
     [
         b"\0\0\0\x18ftypheic",
-        b"\0\0\0\x18ftypavif",
         b"\xff\x0a\xfa",
         b"<svg xmlns=''>",
         b"<?xml version='1.0'?><svg/>",
@@ -310,18 +307,6 @@ def test_unknown_options_are_refused():
 def test_other_formats_are_refused_before_a_decoder_runs(head, monkeypatch):
     monkeypatch.setattr(Image, "open", None)
     assert refused(head + b"\0" * 99) == "E_UNSUPPORTED"
-
-
-def test_callers_read_formats_of_their_own():
-    """Each at least what it read before there was one decoder."""
-    for format in formats.FORMATS:
-        data = encoded(smooth(), format)
-        for allowed in (formats.TO_SCORE, formats.PHOTOS, formats.OF_SETS):
-            if format in allowed:
-                found = read(data, formats=allowed).image_HWC
-                assert np.abs(found.astype(int) - smooth()).mean() < 20
-            else:
-                assert refused(data, formats=allowed) == "E_UNSUPPORTED"
 
 
 def test_a_picture_that_any_decoder_reads_alike_is_plain():

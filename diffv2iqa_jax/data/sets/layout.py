@@ -7,7 +7,7 @@ from pathlib import Path
 from diffv2iqa_jax.data.sets.catalog import MOST_LINES, LayoutError, NothingError, shortened
 from diffv2iqa_jax.pp import formats
 
-ENDINGS = formats.endings(formats.OF_SETS)
+ENDINGS = formats.endings()
 
 
 class Layout:
