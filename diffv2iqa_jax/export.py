@@ -12,6 +12,7 @@ import json
 import pathlib
 import sys
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.scoring import predictor as predictors
 from diffv2iqa_jax.scoring import program
@@ -47,6 +48,10 @@ def run(o: argparse.Namespace) -> None:
     """
     if o.batch is not None and (o.batch < 1 or o.dest.endswith(".safetensors")):
         raise ValueError(f"--batch {o.batch}: must be at least 1, and is for a folder")
+    if o.dest.lower().endswith(".safetensors"):
+        storage.ending(o.dest, (".safetensors",))
+    else:
+        storage.check_folder(o.dest)
     facts = json.loads(pathlib.Path(o.card).read_text(encoding="utf-8")) if o.card else {}
     predictor = predictors.load(o.weights, restorer=o.restorer)
     if o.pp is not None:

@@ -180,24 +180,55 @@ def ending(name: str | os.PathLike, known: Iterable[str]) -> str:
       known: endings in lower case, with their dots.
 
     Raises:
-      UsageError: it ends otherwise, is a folder, or lies in none that can be written to.
+      UsageError: it ends otherwise, or `check_place` refuses it.
     """
-    name, known = os.fspath(name), list(known)
+    known = list(known)
     found = pathlib.PurePath(name).suffix.lower()
     if found not in known:
         what = f"{found} is not written" if found else "says nothing of its format"
         raise UsageError(f"{name}: {what}; name a file that ends in {', '.join(known)}")
+    check_place(name)
+    return found
+
+
+def check_place(name: str | os.PathLike) -> None:
+    """Refuses a name by which no file can be written; to be asked before any work.
+
+    Raises:
+      ConfigError, UsageError: see `check`; or it is no file, or lies in no folder to write to.
+    """
     if is_remote(name):
         check(name)
-        return found
-    folder = os.path.dirname(name) or "."
-    if os.path.isdir(name):
-        raise UsageError(f"{name}: is a folder; name a file")
+        return
+    name, folder = os.fspath(name), os.path.dirname(name) or "."
+    if os.path.exists(name) and not os.path.isfile(name):
+        what = "a folder" if os.path.isdir(name) else "no file"
+        raise UsageError(f"{name}: is {what}; name a file")
     if not os.path.isdir(folder):
         raise UsageError(f"{name}: {folder} is no folder; make it first")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{name}: {folder} cannot be written to; name another place")
-    return found
+
+
+def check_folder(name: str | os.PathLike) -> None:
+    """Refuses a folder to write in whose name is a file's; to be asked before any work.
+
+    Raises:
+      ConfigError, UsageError: see `check`; or it is a file, or ends as files do and not in "/".
+    """
+    if is_remote(name):
+        check(name)
+        return
+    name = os.fspath(name)
+    suffix = pathlib.PurePath(name).suffix
+    if os.path.isdir(name) or name.endswith("/"):
+        return
+    if os.path.exists(name):
+        raise UsageError(f"{name}: is a file; name a folder")
+    if suffix[1:].isalpha():  # no number of a version
+        raise UsageError(
+            f"{name}: a folder is written, no {suffix} file; name one, or end the name in /"
+        )
 
 
 def move_folder(source: str | os.PathLike, target: str | os.PathLike) -> None:

@@ -134,7 +134,8 @@ def mine(o: argparse.Namespace) -> dict[str, Any]:
     columns = {key: getattr(o, f"{key}_column") for key in own.COLUMNS}
     columns = {key: column for key, column in columns.items() if column}
     rows = own.table(o.source, o.images, columns)
-    spec = own.catalog(rows, o.low, o.high, not o.lower_better, os.path.basename(o.source))
+    title = os.path.basename(o.source)
+    spec = own.catalog(rows, o.low, o.high, not o.lower_better, title, " ".join(o.labels.split()))
     return _build(name, o.folder, spec, rows, reading_of(o), complete=True, lacking=0)
 
 
@@ -178,6 +179,11 @@ def parser() -> argparse.ArgumentParser:
         group.add_argument(f"--{key}_column", metavar="COLUMN", default=default)
     group.add_argument("--low", type=float, help="lowest score the scale allows")
     group.add_argument("--high", type=float, help="highest score the scale allows")
+    group.add_argument(
+        "--labels",
+        default="given",
+        help="what the scores are: MOS or DMOS of people, or 'formula NAME'; reports call them so",
+    )
     group.add_argument("--lower_better", action="store_true", help="a low score is a good one")
     return out
 
