@@ -169,8 +169,10 @@ def save(figure: Any, path: str) -> None:
     # publishers ask for.
     letters = {"svg.fonttype": "path", "svg.hashsalt": "figure", "pdf.fonttype": 42}
     photo = {"pil_kwargs": {"quality": 90}} if kind in ("jpg", "jpeg", "webp") else {}
-    with matplotlib.rc_context(letters), storage.replacing(path) as unfinished:
-        figure.savefig(unfinished, format=kind, metadata=NO_METADATA.get(kind), **photo)
+    drawn = io.BytesIO()  # of a full disk, matplotlib's writer of PDF says "inconsistent stream"
+    with matplotlib.rc_context(letters):
+        figure.savefig(drawn, format=kind, metadata=NO_METADATA.get(kind), **photo)
+    storage.write(path, drawn.getvalue())
 
 
 def scatter_on(

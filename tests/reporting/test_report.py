@@ -266,7 +266,7 @@ def test_what_is_no_run_is_refused(tmp_path, quality, capsys):
     for args, why in [
         ([str(tmp_path / "gone")], "is not a folder"),
         ([str(tmp_path / "empty")], "is not a run"),
-        ([str(quality), "-o", str(tmp_path / "gone/x.html")], "is not a folder; make it first"),
+        ([str(quality), "-o", str(tmp_path / "gone/x.html")], "is no folder; make it first"),
     ]:
         assert report.main(args) == 2
         assert why in capsys.readouterr().err

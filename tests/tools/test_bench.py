@@ -78,7 +78,7 @@ def test_distortions_are_timed_beside_the_hosts_and_photos_by_the_core(monkeypat
         (["views", "--inner", "48"], r"groups 32: does not divide the width\(s\) \[48\]"),
         (["vit", "--repeat", "4"], "--repeat 4: must be at least 5"),
         (["vit", "--batch", "0"], "--batch 0: must be at least 1"),
-        (["vit", "--json", "no/such/folder.json"], "there is no such folder"),
+        (["vit", "--json", "no/such/folder.json"], "no/such is no folder; make it first"),
     ],
 )
 def test_what_does_not_fit_is_one_line_before_anything_is_compiled(arguments, message, capsys):

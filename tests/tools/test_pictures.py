@@ -119,7 +119,10 @@ def test_a_photo_is_a_file_or_a_scene(tmp_path):
         (["levels", "scene:1", "-o", "a.png", "--types", "jpg"], "known are"),
         (["levels", "scene:1", "-o", "a.png", "--part", "0"], "at least 1"),
         (["strip", "scene:1", "-o", "a.png", "--distort", "jpeg:9"], "TYPE:LEVEL"),
-        (["flow", "scene:1", "-o", "a.gif"], "must end in .png, .jpg, .webp"),
+        (
+            ["flow", "scene:1", "-o", "a.gif"],
+            ".gif is not written; name a file that ends in .png, .svg",
+        ),
         (["strip", "scene:1", "-o", "a.png", "--weights", "none"], "none"),
     ],
 )

@@ -109,7 +109,7 @@ def test_a_bad_file_ends_in_one_line_and_leaves_nothing(make, words, tmp_path, c
     [
         ("vit.h5", "ours.safetensors", "unknown type; known are .safetensors, .npz, .pth"),
         ("vit.npz", "ours.npz", "named .safetensors"),
-        ("vit.npz", "nowhere/ours.safetensors", "No such file or directory"),
+        ("vit.npz", "nowhere/ours.safetensors", "nowhere is no folder; make it first"),
     ],
 )
 def test_bad_names_are_refused(source, dest, words, tmp_path, capsys, vit_file):
