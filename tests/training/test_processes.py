@@ -124,7 +124,7 @@ def assert_same(one: pathlib.Path, other: pathlib.Path, stage: str, rtol: float)
                 assert right[path] == value, path
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, apart, config):
     file = config()
     alone = tmp_path / "alone"
@@ -232,7 +232,7 @@ def test_one_that_is_asked_to_stop_stops_all_at_the_same_step(asked):
     assert len(set(steps)) == 1 and int(steps[0]) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     """It lives, but does nothing: as a host that swaps, or waits for a disk."""
     two = Started(apart, config(4000), tmp_path / "run", [], [], logs=tmp_path)
@@ -248,7 +248,7 @@ def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     assert "process 1 was lost, no sign of life" in two.output()[0]
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_run_that_is_killed_at_any_moment_comes_to_the_same_numbers(tmp_path, apart, config):
     file, alone, work = config(), tmp_path / "alone", tmp_path / "killed"
     assert Started(apart, file, alone, [], logs=tmp_path).ended(300) == [0]
