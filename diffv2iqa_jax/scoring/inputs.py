@@ -7,16 +7,18 @@ import os
 from collections.abc import Iterable, Iterator
 
 from diffv2iqa_jax.errors import UsageError
+from diffv2iqa_jax.pp import listing
 
-# Files of a folder that get a row; others are passed over. The second list holds pictures that we
-# do not read: their rows say so.
-PICTURES = ".jpg .jpeg .jpe .mpo .png .apng .webp .bmp .tif .tiff .gif".split()
-OTHERS = ".heic .heif .avif .jxl .jp2 .j2k".split()
-SUFFIXES = {*PICTURES, *OTHERS}
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-def expand(inputs: Iterable[str], *, column: str = "", listed: Iterable[str] = ()) -> Iterator[str]:
+def expand(
+    inputs: Iterable[str],
+    *,
+    column: str = "",
+    listed: Iterable[str] = (),
+    passed: listing.Passed | None = None,
+) -> Iterator[str]:
     """Yields the path of each picture, input by input.
 
     A folder yields the pictures in it and in its folders, sorted by name; links to folders are
@@ -26,40 +28,29 @@ def expand(inputs: Iterable[str], *, column: str = "", listed: Iterable[str] = (
       inputs: files, folders, glob patterns, "-" for `listed`, or tables if `column` is set.
       column: the column of .csv and .tsv inputs that holds paths, relative to the table.
       listed: the paths that "-" stands for.
+      passed: counts what folders and globs hold besides pictures.
 
     Raises:
       UsageError: a table cannot be read or lacks the column.
     """
+    passed = passed or listing.Passed()
     for name in inputs:
         if name == "-":
             yield from listed
         elif column and os.path.splitext(name)[1].lower() in DELIMITERS:
             yield from _in_table(name, column)
         elif os.path.isdir(name):
-            yield from _in_folder(name)
+            yield from listing.walk(name, passed)
         elif not os.path.lexists(name) and glob.has_magic(name):
             for path in sorted(glob.glob(name, recursive=True)) or [name]:
-                if not os.path.isdir(path):
+                if listing.is_companion(path, name):
+                    passed.companions("in folders such as @eaDir")
+                elif not os.path.isdir(path):
                     yield path
                 elif "**" not in name:  # which has matched what is in the folder already
-                    yield from _in_folder(path)
+                    yield from listing.walk(path, passed)
         else:
             yield name
-
-
-def _in_folder(folder: str) -> Iterator[str]:
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        yield folder  # whose row says why
-        return
-    for name in names:
-        path = os.path.join(folder, name)
-        if os.path.isdir(path):
-            if not os.path.islink(path):
-                yield from _in_folder(path)
-        elif os.path.splitext(name)[1].lower() in SUFFIXES:
-            yield path
 
 
 def _in_table(path: str, column: str) -> Iterator[str]:
