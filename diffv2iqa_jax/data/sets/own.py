@@ -86,7 +86,19 @@ def catalog(rows: list[Row], low: float, high: float, higher: bool, title: str) 
     return Set(title, len(rows), references, low, high, higher, title, types=types, parts=parts)
 
 
-def pool(folder: str | Path) -> tuple[list[Row], Set]:
-    """All images below a folder, without opinions."""
-    rows = readers.pool(Layout(folder))
-    return rows, Set(Path(folder).name, len(rows), 0, 0, 1, True, "")
+def pool(folder: str | Path) -> tuple[list[Row], Set, str]:
+    """All images below a folder, without opinions; and, in words, what else it holds.
+
+    Raises:
+      LayoutError: there is no image, or names are not Unicode.
+    """
+    layout = Layout(folder)
+    rows = readers.pool(layout)
+    wrong = [ascii(row.name) for row in rows if not _is_unicode(row.name)]
+    if wrong:
+        raise LayoutError(f"{folder}: names that are not UTF-8; rename these files", wrong)
+    return rows, Set(Path(folder).name, len(rows), 0, 0, 1, True, ""), str(layout.passed)
+
+
+def _is_unicode(name: str) -> bool:
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
