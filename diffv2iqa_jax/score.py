@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from diffv2iqa_jax import storage
+from diffv2iqa_jax import storage, tables
 from diffv2iqa_jax.errors import UsageError, WeightsError
 from diffv2iqa_jax.pp import listing
 from diffv2iqa_jax.scoring import inputs, output, resume
@@ -37,7 +37,7 @@ OPTIONS = {
     "--resume": dict(action="store_true", help="keep FILE's or FILE.part's rows, score the others"),
     "--overwrite": dict(action="store_true", help="replace FILE"),
     "--maps": dict(metavar="DIR", help="also write restored views and quality maps there, as PNG"),
-    "--column": dict(default="", help="take .csv and .tsv inputs as tables of paths"),
+    "--column": dict(default="", help="take .csv, .tsv, .txt and .xlsx as tables of paths"),
     "-0 --null": dict(action="store_true", help="paths on stdin end with a zero byte"),
     "--shard": dict(default="1/1", metavar="I/N", help="only every N-th picture, from the I-th on"),
     "--limit": dict(type=int, help="only the first so many pictures"),
@@ -80,7 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     o, unknown = parser().parse_known_args(argv)
     if unknown:
         names = [name for option in OPTIONS for name in option.split()]
-        raise UsageError(f"{unknown[0]}: no such option{inputs.near(unknown[0], names)}")
+        raise UsageError(f"{unknown[0]}: no such option{tables.near(unknown[0], names)}")
     index, _, count = o.shard.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise UsageError(f"--shard {o.shard}: must be I/N with 1 <= I <= N")

@@ -137,16 +137,22 @@ def mine(name: str, o: argparse.Namespace) -> Iterator[Plan]:
             rows, spec, passed = own.pool(root)
             yield Plan(name, spec, rows, facts, passed)
         return
-    if o.low is None or o.high is None:
-        raise LayoutError(
-            "--low and --high: give both ends of the scale of the opinions (not of this table's "
-            "values: a scale taken from data changes with the data)"
-        )
     columns = {key: getattr(o, f"{key}_column") for key in own.COLUMNS}
     columns = {key: column for key, column in columns.items() if column}
+    if "dmos" in columns["mos"].lower() and not (o.lower_better or o.higher_better):
+        raise LayoutError(
+            f"--mos_column {columns['mos']}: a DMOS is low for good images, but not everywhere:"
+            " give --lower_better or --higher_better"
+        )
     rows = own.table(o.source, o.images, columns)
-    spec = own.catalog(rows, o.low, o.high, not o.lower_better, os.path.basename(o.source))
-    yield Plan(name, spec, rows, facts)
+    low, high, guess = own.scale(rows, o.low, o.high)
+    if guess:
+        better = "low" if o.lower_better else "high"
+        text = f"prepare: {columns['mos']} {guess}, {better} is good"
+        confirm = f"--low {low:g} --high {high:g} confirms, others change it"
+        print(f"{text}; {confirm}", file=sys.stderr)
+    spec = own.catalog(rows, low, high, not o.lower_better, os.path.basename(o.source))
+    yield Plan(name, spec, rows, facts | {"scale_guessed": bool(guess)})
 
 
 def reading_of(o: argparse.Namespace) -> Reading:
@@ -236,9 +242,15 @@ def parser() -> argparse.ArgumentParser:
     for key in own.COLUMNS:
         default = key if key in ("image", "mos") else None
         group.add_argument(f"--{key}_column", metavar="COLUMN", default=default)
-    group.add_argument("--low", type=float, help="lowest score the scale allows")
+    group.add_argument(
+        "--low",
+        type=float,
+        help="lowest score the scale allows; by default a guess, which is shown",
+    )
     group.add_argument("--high", type=float, help="highest score the scale allows")
-    group.add_argument("--lower_better", action="store_true", help="a low score is a good one")
+    better = group.add_mutually_exclusive_group()
+    better.add_argument("--lower_better", action="store_true", help="a low score is a good one")
+    better.add_argument("--higher_better", action="store_true", help="a high one; the default")
     return out
 
 

@@ -138,7 +138,7 @@ def test_a_score_beyond_the_scale_and_a_name_twice_are_said(release, tmp_path, c
         (["kadid10k", "--source", "x.rar"], 2, "unpack it first"),
         (["pool", "--source", "empty"], 2, "--name None: give the set a name"),
         (["pool", "--name", "../x", "--source", "empty"], 2, "letters, digits"),
-        (["csv", "--name", "a", "--source", "empty"], 2, "--low and --high: give both ends"),
+        (["csv", "--name", "a", "--source", "empty"], 2, "must be the table of labels"),
         (["csv", "--name", "a", "--source", "x", "--low", "0", "--high", "1"], 2, "no such file"),
     ],
 )
@@ -225,7 +225,7 @@ def test_bad_rows_are_listed_by_number(photos, rows, message, tmp_path, capsys):
 
 def test_other_bad_tables(photos, tmp_path, capsys):
     argv = ("csv", "--name", "a", "--folder", tmp_path / "data", "--low", 0, "--high", 9)
-    semicolons = labelled(photos, "image;mos\np0.png;3,5\n")
+    semicolons = labelled(photos, "image;mos\np0.png;3,5\np1.png;3.5\n")
     assert "write a point, not a comma" in run(capsys, *argv, "--source", semicolons)[2]
     path = labelled(photos, "file,score\np0.png,3\n")
     message = "no column 'image', 'mos'; it has ['file', 'score']"
@@ -237,6 +237,80 @@ def test_other_bad_tables(photos, tmp_path, capsys):
     path = labelled(photos, "\n".join(["image,mos", *[f"q{i}.png,1" for i in range(99)]]))
     err = run(capsys, *argv, "--source", path)[2]
     assert len(err.splitlines()) == 21 and "and 80 more" in err
+
+
+def test_a_scale_is_guessed_and_said(photos, tmp_path, capsys):
+    path = labelled(
+        photos, "\n".join(["image,mos", *(f"p{i}.png,{1.2 + i / 2}" for i in range(6))])
+    )
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    code, _, err = run(capsys, *argv)
+    assert code == 0 and err == (
+        "prepare: mos 1.2 to 3.7 taken on a scale from 1 to 5, high is good; "
+        "--low 1 --high 5 confirms, others change it\n"
+    )
+    assert reading.load("csv/a", str(tmp_path / "data")).facts["scale"] == [1, 5]
+    assert run(capsys, *argv, "--low", 1, "--high", 5)[0] == 0
+    code, _, err = run(capsys, *argv, "--low", 0, "--high", 5)
+    assert code == 2 and "scale: 1..5 there, 0..5 now" in err
+    code, _, err = run(capsys, *argv, "--low", 0, "--overwrite")
+    assert code == 2 and "give both ends" in err and "from 1.2 to 3.7" in err
+    labelled(photos, "image,mos\np0.png,930\np1.png,1850\n")
+    code, _, err = run(capsys, *argv, "--overwrite")
+    assert code == 2 and "give both ends" in err and "from 930 to 1850" in err
+
+
+def test_the_direction_of_a_dmos_is_asked_for(photos, tmp_path, capsys):
+    path, data = labelled(photos, "image,DMOS\np0.png,3\np1.png,4\n"), tmp_path / "data"
+    argv = ("csv", "--name", "a", "--source", path, "--folder", data, "--mos_column", "DMOS")
+    code, _, err = run(capsys, *argv)
+    assert code == 2 and "--lower_better or --higher_better" in err and err.count("\n") == 1
+    assert run(capsys, *argv, "--higher_better")[0] == 0
+    assert reading.load("csv/a", str(data)).facts["higher_is_better"]
+
+
+def test_images_are_found_as_tables_name_them(photos, tmp_path, capsys):
+    (photos / "in").mkdir()
+    twins.picture(photos / "in" / "q.png")
+    names = ["./p0.png", "photos/p1.png", r"photos\p2.png", r"in\q.png", str(photos / "p3.png")]
+    path = labelled(photos, "\n".join(["image,mos", *(f"{name},1" for name in names)]))
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    assert run(capsys, *argv, "--low", 0, "--high", 1)[0] == 0
+    table = reading.load("csv/a", str(tmp_path / "data")).table
+    assert table["name"].tolist() == ["in/q.png", "p0.png", "p1.png", "p2.png", "p3.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,mos\nP0.PNG,1\n", "row 2: image 'P0.PNG' is not in"),
+        ("image,mos\nP0.PNG,1\n", "there is 'p0.png'"),
+        ("image,mos\np0,1\n", "there is 'p0.png'"),
+        ("image,mos\nC:\\lab\\p0.png,1\n", "there is 'p0.png'"),
+        ("image,mos\np0.png,1\n./p0.png,1\n", "row 3: 'p0.png' stands in row 2 too"),
+        ("image,mos\np0.png,1\np0.png,1\n", "average its ratings first"),
+        ("image,mos\np0.png,50%\n", "row 2: mos '50%' must be a finite number, without %"),
+        ('image,mos\np0.png,"1,234"\n', "write a point, not a comma"),
+        ('image,mos\np0.png,"1.234,5"\n', "its thousands not parted"),
+        ("image,mos\np0.png,1_0\n", "must be a finite number"),
+        ("image,mos\n\np0.png,1\nq.png,x\n", "row 4: mos 'x' must be"),
+        ("image,mos\n\np0.png,1\nq.png,x\n", "row 4: image 'q.png' is not in"),
+        ("Image , MOS\np0.png,1\n", "'image' (did you mean 'Image'?), 'mos' (did you mean 'MOS'?)"),
+        ("p0.png,1\np1.png,2\n", "its first row must name the columns"),
+    ],
+)
+def test_what_a_table_means_is_not_guessed(photos, text, message, tmp_path, capsys):
+    path = labelled(photos, text)
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    code, _, err = run(capsys, *argv, "--low", 0, "--high", 100)
+    assert code in (2, 4) and message in err and nothing_written(tmp_path / "data")
+
+
+def test_levels_are_whole(photos, tmp_path, capsys):
+    path = labelled(photos, "image,mos,level\np0.png,1,2.0\np1.png,1,2.5\n")
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    code, _, err = run(capsys, *argv, "--level_column", "level")
+    assert code == 2 and "row 3: level '2.5' must be a whole number" in err
 
 
 def test_a_pool_has_no_opinions(photos, tmp_path, capsys):
