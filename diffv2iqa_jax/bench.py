@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from diffv2iqa_jax import rng
+from diffv2iqa_jax import rng, storage
 from diffv2iqa_jax.models import layers
 from diffv2iqa_jax.models.resnet import ResNet
 from diffv2iqa_jax.models.unet import UNet
@@ -282,8 +282,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     for name, _, smallest, _ in NUMBERS:
         if (value := getattr(o, name)) is not None and value < smallest:
             raise ValueError(f"--{name} {value}: must be at least {smallest}")
-    if o.json and not o.json.absolute().parent.is_dir():
-        raise ValueError(f"--json {o.json}: there is no such folder")
+    if o.json:
+        storage.ending(o.json, (".json",))
     return o
 
 
@@ -300,7 +300,11 @@ def main(argv: list[str] | None = None) -> int:
     print(about)
     if o.json:
         out = about | {"options": {**vars(o), "json": str(o.json)}, "rows": rows}
-        o.json.write_text(json.dumps(out, indent=1) + "\n")
+        try:
+            storage.write(o.json, json.dumps(out, indent=1) + "\n")
+        except OSError as error:
+            print(f"bench: {error}", file=sys.stderr)
+            return 2
     return 0
 
 

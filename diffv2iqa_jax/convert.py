@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.weights import files, published
 
 
@@ -90,6 +91,7 @@ def convert(
       ValueError: the file cannot be converted; nothing is written then.
     """
     files.card_of(dest)  # refuses a bad name before the work
+    storage.check_place(dest)
     tensors, left_out = read(source), []
     if stages is not None:
         if kind != "resnet50" or not 1 <= stages <= 4:

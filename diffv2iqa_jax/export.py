@@ -2,7 +2,7 @@
 
 DEST.safetensors: one file and its card, which `diffv2iqa_jax.load` reads.
 DEST, a folder: a StableHLO program (jax.export) for CPUs and CUDA GPUs, its weights beside it,
-and load.py, which scores a picture with them and without this package. Exit codes: 0 done, 2
+and load.py, which scores pictures with them and without this package. Exit codes: 0 done, 2
 the request is impossible, 5 weights missing or unfit.
 """
 
@@ -12,6 +12,7 @@ import json
 import pathlib
 import sys
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import WeightsError
 from diffv2iqa_jax.scoring import predictor as predictors
 from diffv2iqa_jax.scoring import program
@@ -27,6 +28,12 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--restorer", help="stage-1 run, for a model that comes without one")
     out.add_argument("--pp", help="another test pipeline than the weights' own: grid(n), center(n)")
     out.add_argument("--by_crops", action="store_true", help="restore each crop by itself")
+    out.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="a program of N crops at a time, which an older JAX can run too",
+    )
     out.add_argument("--dtype", default="float32", choices=("float32", "float16"))
     out.add_argument("--card", help="JSON file of facts for the card of a .safetensors file")
     return out
@@ -39,6 +46,12 @@ def run(o: argparse.Namespace) -> None:
       WeightsError: there are no such weights, or they cannot be taken elsewhere.
       ValueError, OSError, TypeError: the card cannot be read, or DEST not be written.
     """
+    if o.batch is not None and (o.batch < 1 or o.dest.endswith(".safetensors")):
+        raise ValueError(f"--batch {o.batch}: must be at least 1, and is for a folder")
+    if o.dest.lower().endswith(".safetensors"):
+        storage.ending(o.dest, (".safetensors",))
+    else:
+        storage.check_folder(o.dest)
     facts = json.loads(pathlib.Path(o.card).read_text(encoding="utf-8")) if o.card else {}
     predictor = predictors.load(o.weights, restorer=o.restorer)
     if o.pp is not None:
@@ -48,7 +61,7 @@ def run(o: argparse.Namespace) -> None:
     if o.dest.endswith(".safetensors"):
         predictors.pack(predictor, o.dest, dtype=o.dtype, **facts)
     else:
-        program.write(predictor, o.dest, by_crops=o.by_crops)
+        program.write(predictor, o.dest, by_crops=o.by_crops, batch=o.batch)
 
 
 def main(argv: list[str] | None = None) -> int:

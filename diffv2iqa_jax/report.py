@@ -1,7 +1,7 @@
 """Reads the folder of a run and writes one self-contained page about it.
 
   python -m diffv2iqa_jax.report RUN [-o report.html]
-  python -m diffv2iqa_jax.report RUN --figure out.png
+  python -m diffv2iqa_jax.report RUN --figure out.png  (or .svg, .pdf, .jpg, .webp)
   python -m diffv2iqa_jax.report --ablation RUN RUN...
   python -m diffv2iqa_jax.report --restored RUN RUN...
   python -m diffv2iqa_jax.report METHOD METHOD... [-o FOLDER]
@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("run", metavar="RUN", nargs="+", help="folder of a run, or of its stages")
     parser.add_argument("-o", "--output", help="the page to write (default: RUN/report.html)")
-    parser.add_argument("--figure", metavar="PNG", help="write one picture instead of the page")
+    parser.add_argument("--figure", metavar="FILE", help="write one picture instead of the page")
     parser.add_argument("--ablation", action="store_true", help="table; the first RUN is the base")
     parser.add_argument("--restored", action="store_true", help="table of runs of stage 1")
     parser.add_argument("--tables", action="store_true", help="tables, of one METHOD too")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, TextIO
 from diffv2iqa_jax import storage, tables
 from diffv2iqa_jax.errors import UsageError, WeightsError
 from diffv2iqa_jax.pp import listing
-from diffv2iqa_jax.scoring import inputs, output, resume
+from diffv2iqa_jax.scoring import formats, inputs, output, resume
 from diffv2iqa_jax.scoring.result import Score
 
 if TYPE_CHECKING:  # it imports JAX, which takes a second; --help does not wait for it
@@ -33,7 +33,7 @@ OPTIONS = {
     "--weights": dict(default="starter", help="'starter', a run's folder or a converted file"),
     "--restorer": dict(help="stage-1 run, for a converted model that comes without one"),
     "-o --output": dict(help="file of scores; called FILE.part until it is complete"),
-    "--format": dict(choices=output.FORMATS, help="default: by FILE's ending, else csv"),
+    "--format": dict(choices=formats.FORMATS, help="default: by FILE's ending; without one csv"),
     "--resume": dict(action="store_true", help="keep FILE's or FILE.part's rows, score the others"),
     "--overwrite": dict(action="store_true", help="replace FILE"),
     "--maps": dict(metavar="DIR", help="also write restored views and quality maps there, as PNG"),
@@ -92,17 +92,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         raise UsageError("--resume and --overwrite need -o FILE")
     if o.resume and o.overwrite:
         raise UsageError("--resume and --overwrite: only one of them")
-    if o.output is not None and os.path.isdir(o.output):
-        raise UsageError(f"-o {o.output}: is a folder")
     for name in (*o.inputs, o.maps or ""):
         if storage.is_remote(name):
             raise UsageError(f"{name}: pictures are read and drawn in local folders only; copy it")
     try:
-        storage.check(o.output or "")
+        o.format = formats.format_of(o.output, o.format)
     except ValueError as error:
-        raise UsageError(f"-o {error}") from None
-    if o.format is None:
-        o.format = "jsonl" if (o.output or "").endswith(".jsonl") else "csv"
+        raise UsageError(f"-o {error}" if o.output else str(error)) from None
+    if o.maps:
+        storage.check_folder(o.maps)
     return o
 
 
@@ -142,6 +140,7 @@ def run(o: argparse.Namespace) -> int:
         why = f"; passed over: {passed}" if str(passed) else ""
         print(f"score: nothing to score{where}{why}", file=sys.stderr)
         return NOTHING
+    formats.check(o.format, total)
     scorer = load(o)
     if o.info:
         print(json.dumps(dataclasses.asdict(scorer.info), indent=1, allow_nan=False))

@@ -5,16 +5,18 @@ Orbax reads it, so one set of credentials serves both. An object appears whole o
 it cannot be appended to or renamed, so what grows becomes numbered objects there.
 """
 
+import contextlib
 import importlib.util
 import itertools
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, UsageError
 
 PACKAGES = {"gs": "gcsfs"}  # of each scheme that both epath and Orbax write to
 PART = 64  # lines: a bucket's file that grows is written anew at each line, so it must stay short
@@ -138,15 +140,95 @@ def write(name: str | os.PathLike, data: str | bytes) -> None:
     if is_remote(name):
         path(name).write_bytes(data)
         return
+    with replacing(name) as unfinished, open(unfinished, "wb") as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(name: str | os.PathLike) -> Iterator[str]:
+    """A local path to write at; where the block ends well, what lies there becomes `name`.
+
+    Whoever reads `name` sees the old file or the new one. Its mode is what the user's umask leaves
+    of 0666, if the block opens it by `open`: files of `tempfile`, and of libraries that use it, are
+    private.
+
+    Raises:
+      OSError: it cannot be written; no part of it is left.
+    """
     name = os.fspath(name)
+    if is_remote(name):
+        with tempfile.TemporaryDirectory() as folder:
+            copy = pathlib.Path(folder, name.rpartition("/")[2])
+            yield str(copy)
+            path(name).write_bytes(copy.read_bytes())
+        return
     unfinished = f"{name}.{os.getpid()}.tmp"  # of this process: others may write the same file
     try:
-        with open(unfinished, "wb") as file:
-            file.write(data)
+        yield unfinished
+        with open(unfinished, "r+b") as file:
+            os.fsync(file.fileno())  # else a loss of power may leave the name and no content
         os.replace(unfinished, name)
-    except OSError:
+    except BaseException:
         pathlib.Path(unfinished).unlink(missing_ok=True)
         raise
+
+
+def ending(name: str | os.PathLike, known: Iterable[str]) -> str:
+    """What a file to be written is by its name, one of `known`; to be asked before any work.
+
+    Args:
+      known: endings in lower case, with their dots.
+
+    Raises:
+      UsageError: it ends otherwise, or `check_place` refuses it.
+    """
+    known = list(known)
+    found = pathlib.PurePath(name).suffix.lower()
+    if found not in known:
+        what = f"{found} is not written" if found else "says nothing of its format"
+        raise UsageError(f"{name}: {what}; name a file that ends in {', '.join(known)}")
+    check_place(name)
+    return found
+
+
+def check_place(name: str | os.PathLike) -> None:
+    """Refuses a name by which no file can be written; to be asked before any work.
+
+    Raises:
+      ConfigError, UsageError: see `check`; or it is no file, or lies in no folder to write to.
+    """
+    if is_remote(name):
+        check(name)
+        return
+    name, folder = os.fspath(name), os.path.dirname(name) or "."
+    if os.path.exists(name) and not os.path.isfile(name):
+        what = "a folder" if os.path.isdir(name) else "no file"
+        raise UsageError(f"{name}: is {what}; name a file")
+    if not os.path.isdir(folder):
+        raise UsageError(f"{name}: {folder} is no folder; make it first")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{name}: {folder} cannot be written to; name another place")
+
+
+def check_folder(name: str | os.PathLike) -> None:
+    """Refuses a folder to write in whose name is a file's; to be asked before any work.
+
+    Raises:
+      ConfigError, UsageError: see `check`; or it is a file, or ends as files do and not in "/".
+    """
+    if is_remote(name):
+        check(name)
+        return
+    name = os.fspath(name)
+    suffix = pathlib.PurePath(name).suffix
+    if os.path.isdir(name) or name.endswith("/"):
+        return
+    if os.path.exists(name):
+        raise UsageError(f"{name}: is a file; name a folder")
+    if suffix[1:].isalpha():  # no number of a version
+        raise UsageError(
+            f"{name}: a folder is written, no {suffix} file; name one, or end the name in /"
+        )
 
 
 def move_folder(source: str | os.PathLike, target: str | os.PathLike) -> None:

@@ -151,7 +151,8 @@ def mine(name: str, o: argparse.Namespace) -> Iterator[Plan]:
         text = f"prepare: {columns['mos']} {guess}, {better} is good"
         confirm = f"--low {low:g} --high {high:g} confirms, others change it"
         print(f"{text}; {confirm}", file=sys.stderr)
-    spec = own.catalog(rows, low, high, not o.lower_better, os.path.basename(o.source))
+    title = os.path.basename(o.source)
+    spec = own.catalog(rows, low, high, not o.lower_better, title, " ".join(o.labels.split()))
     yield Plan(name, spec, rows, facts | {"scale_guessed": bool(guess)})
 
 
@@ -251,6 +252,11 @@ def parser() -> argparse.ArgumentParser:
     better = group.add_mutually_exclusive_group()
     better.add_argument("--lower_better", action="store_true", help="a low score is a good one")
     better.add_argument("--higher_better", action="store_true", help="a high one; the default")
+    group.add_argument(
+        "--labels",
+        default="given",
+        help="what the scores are: MOS or DMOS of people, or 'formula NAME'; reports call them so",
+    )
     return out
 
 

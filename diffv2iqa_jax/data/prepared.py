@@ -46,6 +46,7 @@ def differences(
         for key, before, now in (
             ("scale", _scale(*old["scale"]), _scale(spec.low, spec.high)),
             ("higher is better", old["higher_is_better"], spec.higher),
+            ("--labels", old.get("labels", spec.opinions), spec.opinions),
             ("--icc", old.get("icc", reading.icc), reading.icc),
             ("--orientation", old.get("orientation", reading.orientation), reading.orientation),
         )

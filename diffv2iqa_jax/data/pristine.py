@@ -129,6 +129,7 @@ class Pristine:
         facts = {k: self._settings[k] for k in keys} | {"seed": resolved["seed"]}
         facts |= {"split_sha256": self._digest, "selection": "last step"}
         facts |= {k: self._settings["distort"][k] for k in ("pairs", "test")}
+        facts["labels"] = "formula HaarPSI"
         facts["references"] = len(set(self.table["group"][self.test_ids].tolist()))
         facts["damaged"] = len(self._shelf.damaged)
         return {"protocol": facts}

@@ -129,6 +129,7 @@ class Rated:
         facts["selection"] = "last step"
         facts["references"] = len(set(self.table["group"][self.test_ids].tolist()))
         facts["grouped_by"] = held.get("by", "reference")
+        facts["labels"] = held.get("labels") or registry.labels(self.name)
         facts |= {k: held[k] for k in ("scale", "higher_is_better", "labels_sha256") if k in held}
         learned = (resolved.get("restorer_from") or {}).get("data")
         warnings = [*self._warnings(), *self._seen_before(learned)]

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from diffv2iqa_jax import pixels, rng
+from diffv2iqa_jax import pixels, rng, storage
 from diffv2iqa_jax.distortions import codecs, colour, spatial
 from diffv2iqa_jax.distortions.names import LEVELS, TYPES
 from diffv2iqa_jax.pp import decode
@@ -293,13 +293,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of noise, directions and places")
     o = parser.parse_args(argv)
     try:
+        storage.ending(o.sheet, (".png",))
         picture = decode.read(o.image).image_HWC
         if min(o.size, *picture.shape[:2]) < SMALLEST:
             raise ValueError(f"--size {o.size} of {o.image}: must be at least {SMALLEST} pixels")
         h, w = (min(o.size, n) for n in picture.shape[:2])
         top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
         made = sheet(picture[top : top + h, left : left + w], rng.stream(o.seed, "sheet"))
-        made.save(o.sheet, "PNG")
+        with storage.replacing(o.sheet) as unfinished:
+            made.save(unfinished, "PNG")
     except (ValueError, OSError) as error:
         print(f"distort: {error}", file=sys.stderr)
         return 2

@@ -15,6 +15,7 @@ from diffv2iqa_jax.evaluation import correlation, significance
 from diffv2iqa_jax.reporting import html
 from diffv2iqa_jax.reporting.html import is_number, number
 from diffv2iqa_jax.reporting.run import Run
+from diffv2iqa_jax.reporting.words import labels_of
 
 MEASURES = ("srcc", "krcc", "plcc", "plcc_fit", "rmse_native")
 ALL = " (all)"  # ends the name of a data set that trained with all its images
@@ -303,7 +304,8 @@ def _protocol(entries: list[Entry]) -> str:
     for key in ("parts", "fractions", "size", "pp_test", "selection", "grouped_by"):
         values = list(dict.fromkeys(str(e.protocol.get(key)) for e in entries))
         texts.append(f"{key} {values[0] if len(values) == 1 else ' or '.join(values) + ' (!)'}")
-    return "Protocol: " + ", ".join(texts)
+    labels = dict.fromkeys(labels_of(e.protocol) for e in entries)
+    return "Protocol: " + ", ".join([*texts, f"labels {' or '.join(labels)}"])
 
 
 def _cautions(entries: list[Entry]) -> list[str]:
@@ -332,7 +334,7 @@ def as_csv(entries: list[Entry]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(
         ["method", "learned", "tested", "own", "split", "seed", "images", *MEASURES]
-        + [*PROTOCOL, "warnings"]
+        + [*PROTOCOL, "labels", "warnings"]
     )
     for e in sorted(entries, key=lambda e: e[:6]):
         numbers = ["" if np.isnan(v) else f"{v:.6f}" for v in map(e.value, MEASURES)]
@@ -340,6 +342,7 @@ def as_csv(entries: list[Entry]) -> str:
             [*map(_harmless, (e.method, e.learned, e.tested)), int(e.own), e.split, e.seed]
             + [e.run.results.get("images"), *numbers]
             + [_harmless(e.protocol.get(key, "")) for key in PROTOCOL]
+            + [_harmless(labels_of(e.protocol))]
             + [_harmless("; ".join(e.protocol.get("warnings") or []))]
         )
     return stream.getvalue()

@@ -6,7 +6,7 @@ import numpy as np
 
 from diffv2iqa_jax.reporting import benchmark, charts, html
 from diffv2iqa_jax.reporting.benchmark import Entry, Table
-from diffv2iqa_jax.reporting.page import colours_of, fit_of
+from diffv2iqa_jax.reporting.page import colours_of, fit_of, words_of
 
 
 def methods_page(title: str, entries: list[Entry]) -> str:
@@ -56,7 +56,8 @@ def _scatters_block(entries: list[Entry]) -> str:
             continue
         colours, fit = colours_of(group[0].run), fit_of(group[0].run, "score")
         points = [colours.get(type, charts.ACCENT) for type in columns["type"].tolist()]
-        chart = charts.scatter(columns["score"], columns["mos"], points, fit, size=charts.MEDIUM)
+        look = {"size": charts.MEDIUM, "quality": words_of(group[0].run).axis}
+        chart = charts.scatter(columns["score"], columns["mos"], points, fit, **look)
         method, learned, tested = map(escape, key)
         where = tested if learned == tested else f"{learned} → {tested}"
         caption = f"<figcaption><b>{method}</b> {where}, split {group[0].split}</figcaption>"

@@ -15,8 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.evaluation.correlation import Fit
 
+FIGURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")  # what `save` writes
+# Without the time and the library's version: the same run draws the same bytes.
+NO_METADATA = {
+    "png": {"Software": None},
+    "svg": dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    "pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")),
+}
 Axes = Any  # matplotlib's, which is imported only to draw
 INK = "#010203"  # a colour that nothing else has; the SVG gets the page's colour in its place
 ACCENT = "#3b6fe0"
@@ -82,9 +90,18 @@ def scatter(
     fit: Fit | None,
     *,
     size: tuple[float, float],
+    quality: str,
 ) -> str:
-    """Score against quality, one point an image, with the fitted curve; inline SVG."""
-    return _svg(lambda ax: _scatter(ax, score, mos, colours, fit), size, "score against quality")
+    """Score against quality, one point an image, with the fitted curve; inline SVG.
+
+    Args:
+      quality: what the axis of the labels is called.
+    """
+
+    def draw(ax: Axes) -> None:
+        _scatter(ax, score, mos, colours, fit, quality)
+
+    return _svg(draw, size, "score against quality")
 
 
 def curve(values: dict[int, float]) -> str:
@@ -112,13 +129,13 @@ def boxes(values: list[list[float]], label: str) -> str:
 
 
 def headline(strips: list[tuple[str, list]], columns: list[str], draw: Callable, path: str) -> None:
-    """Writes one wide PNG: strips of images at the left, one chart at the right.
+    """Writes one wide picture: strips of images at the left, one chart at the right.
 
     Args:
       strips: rows of (name, [uint8 image or None]); may be empty.
       columns: heading of each column of images.
       draw: draws the chart on an axes; from `scatter_on` or `gains_on`.
-      path: the file to write.
+      path: the file to write, see `save`.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -135,7 +152,25 @@ def headline(strips: list[tuple[str, list]], columns: list[str], draw: Callable,
         ax = right.subplots()
         right.subplots_adjust(left=0.13, right=0.97, top=0.93, bottom=0.12)
         draw(ax)
-        figure.savefig(path, format="png", metadata={"Software": None})
+        save(figure, path)
+
+
+def save(figure: Any, path: str) -> None:
+    """Writes a figure as its name's ending says, one of FIGURES; complete or not at all.
+
+    Raises:
+      UsageError: another ending, or no folder to write to.
+      OSError: it cannot be written.
+    """
+    import matplotlib
+
+    kind = storage.ending(path, FIGURES)[1:]
+    # Letters of an SVG as shapes, since no page has chosen its font; of a PDF as TrueType, which
+    # publishers ask for.
+    letters = {"svg.fonttype": "path", "svg.hashsalt": "figure", "pdf.fonttype": 42}
+    photo = {"pil_kwargs": {"quality": 90}} if kind in ("jpg", "jpeg", "webp") else {}
+    with matplotlib.rc_context(letters), storage.replacing(path) as unfinished:
+        figure.savefig(unfinished, format=kind, metadata=NO_METADATA.get(kind), **photo)
 
 
 def scatter_on(
@@ -145,16 +180,18 @@ def scatter_on(
     colours: dict[str, str],
     fit: Fit | None,
     title: str,
+    quality: str,
 ) -> Callable[[Axes], None]:
     """Draws the chart of `scatter` with a legend and a title, for `headline`.
 
     Args:
       types: the distortion of each image.
       colours: a colour for each type.
+      quality: what the axis of the labels is called.
     """
 
     def draw(ax: Axes) -> None:
-        _scatter(ax, score, mos, [colours.get(type, ACCENT) for type in types], fit)
+        _scatter(ax, score, mos, [colours.get(type, ACCENT) for type in types], fit, quality)
         ax.set_title(title, fontsize=11, loc="left", parse_math=False)
         if 0 < len(colours) <= len(COLOURS):
             _legend(ax, colours)
@@ -222,7 +259,12 @@ def _svg(draw: Callable[[Axes], None], size: tuple[float, float], title: str) ->
 
 
 def _scatter(
-    ax: Axes, score: ArrayLike, mos: ArrayLike, colours: list[str], fit: Fit | None
+    ax: Axes,
+    score: ArrayLike,
+    mos: ArrayLike,
+    colours: list[str],
+    fit: Fit | None,
+    quality: str,
 ) -> None:
     score, mos = np.asarray(score, np.float64), np.asarray(mos, np.float64)
     finite = np.isfinite(score) & np.isfinite(mos)
@@ -242,7 +284,7 @@ def _scatter(
         x = np.linspace(score[finite].min(), score[finite].max(), 200)
         ax.plot(x, fit(x), color=ax.xaxis.label.get_color(), lw=2)
     ax.set_xlabel("predicted score")
-    ax.set_ylabel("quality (MOS)")
+    ax.set_ylabel(quality, parse_math=False)
 
 
 def _curve(ax: Axes, values: dict[int, float]) -> None:

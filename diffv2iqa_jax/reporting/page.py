@@ -13,6 +13,7 @@ from diffv2iqa_jax.evaluation import correlation
 from diffv2iqa_jax.reporting import charts, html
 from diffv2iqa_jax.reporting.html import is_number, number
 from diffv2iqa_jax.reporting.run import TASKS, Run
+from diffv2iqa_jax.reporting.words import Words, words
 
 SCORES = {
     "score": "both branches",
@@ -40,6 +41,11 @@ def fit_of(run: Run, key: str) -> correlation.Fit | None:
     if not all(map(is_number, numbers)):
         return None
     return correlation.Fit(**{name: saved.get(name) for name in correlation.Fit._fields})
+
+
+def words_of(run: Run) -> Words:
+    """How to call the labels of a run's results."""
+    return words((run.results or {}).get("protocol"))
 
 
 def colours_of(run: Run) -> dict[str, str]:
@@ -71,6 +77,8 @@ def _headline(run: Run) -> str:
     tiles.append((number(run.results.get("step"), 0), "steps", "of training"))
     cautions = (run.results.get("protocol") or {}).get("warnings") or []
     notes = "".join(html.missing(f"Caution: {escape(str(w))}.") for w in cautions)
+    if run.task == "quality" and words_of(run).caution:
+        notes = html.missing(escape(words_of(run).caution)) + notes
     return f'<p class="lead">{lead}</p>{html.tiles(tiles)}{notes}'
 
 
@@ -91,12 +99,13 @@ def _quality_headline(run: Run) -> tuple[str, list]:
     scores = run.results["scores"]
     agreement = scores.get("score") or next(iter(scores.values()))
     images = (number(run.results.get("images"), 0), "images", "each judged once")
+    source = escape(words_of(run).source)
     if not is_number(agreement.get("srcc")):
         why = escape(str(agreement.get("reason") or "too little to compare"))
-        return f"No agreement with people is defined: {why}.", [images]
+        return f"No agreement with {source} is defined: {why}.", [images]
     lead = f"SRCC <b>{number(agreement['srcc'])}</b> on {_where(run)}{_interval(run)}."
     return lead, [
-        (number(agreement["srcc"]), "SRCC", "same order as people: 1 is perfect, 0 is chance"),
+        (number(agreement["srcc"]), "SRCC", f"same order as {source}: 1 is perfect, 0 is chance"),
         (number(agreement.get("plcc_fit")), "PLCC", "straight-line agreement, after the fit"),
         (number(agreement.get("rmse_fit")), "RMSE", "typical error after the fit, quality in 0–1"),
         images,
@@ -160,7 +169,8 @@ def _agreement(run: Run) -> str:
     protocol = (run.results.get("protocol") or {}).items()
     body += html.chips([(f"{escape(str(k))} <b>{escape(str(v))}</b>", "") for k, v in protocol])
     note = "Fitted numbers follow a monotone curve from score to quality; ranks need none."
-    return html.block("Agreement with people", body + _baselines(run), note)
+    title = f"Agreement with {escape(words_of(run).source)}"
+    return html.block(title, body + _baselines(run), note)
 
 
 def _baselines(run: Run) -> str:
@@ -183,7 +193,8 @@ def _scatters(run: Run) -> str:
     points = [colours.get(type, charts.ACCENT) for type in columns["type"].tolist()]
     figures, size = "", charts.LARGE  # the first, which is the main score, is the larger one
     for key in (key for key in columns if key.startswith("score")):
-        chart = charts.scatter(columns[key], columns["mos"], points, fit_of(run, key), size=size)
+        look = {"size": size, "quality": words_of(run).axis}
+        chart = charts.scatter(columns[key], columns["mos"], points, fit_of(run, key), **look)
         caption = f"<figcaption><b>{escape(SCORES.get(key, key))}</b></figcaption>"
         figures += f"<figure>{caption}{chart}</figure>"
         size = charts.MEDIUM
@@ -255,7 +266,8 @@ def _label(run: Run, row: int) -> str:
     elif "score" in prediction:
         score, mos = prediction["score"], prediction["mos"]
         error = number(_minus(score, mos), 2, sign=True)
-        lines += [f"score {number(score, 2)}, MOS {number(mos, 2)} ({error})"]
+        short = escape(words_of(run).short)
+        lines += [f"score {number(score, 2)}, {short} {number(mos, 2)} ({error})"]
     small = "".join(f"<small>{line}</small>" for line in lines if line)
     return f"<b>{escape(why.removeprefix('type '))}</b>{small}"
 

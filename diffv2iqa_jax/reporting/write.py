@@ -1,7 +1,6 @@
 """Writes the page, the figure and the tables of runs, each file complete or not at all."""
 
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from diffv2iqa_jax.reporting import benchmark, benchmark_page, charts, page
 from diffv2iqa_jax.reporting.html import is_number, number
 from diffv2iqa_jax.reporting.run import Run, read, read_json, read_run
 
+PAGES = (".html", ".htm")
 FIGURE_ROWS = 4  # strips in the headline figure
 
 
@@ -26,34 +26,42 @@ def write(run: str, out: str | None = None) -> str:
       The path of the page.
 
     Raises:
-      ValueError: the folder is missing, is no run, or holds a damaged file; says what, why
-        and the next step in one line.
+      ValueError: the folder is missing, is no run, or holds a damaged file, or the page would have
+        another ending than .html; says what, why and the next step in one line.
+      OSError: the page cannot be written; nothing of it is left.
     """
+    if out:
+        storage.ending(out, PAGES)
     folder = storage.path(run)
     name = folder.name if storage.is_remote(run) else folder.resolve().name
     text = page.run_page(name, read(run))
-    return _replace_text(storage.path(out) if out else folder / "report.html", text)
+    page_path = storage.path(out) if out else folder / "report.html"
+    storage.write(page_path, text)
+    return str(page_path)
 
 
 def headline_figure(run: str, path: str) -> str:
-    """Writes one wide PNG: strips of restored images, and the scatter with its fit.
+    """Writes one wide picture: strips of restored images, and the scatter with its fit.
 
     A run without opinions shows its PSNR per distortion instead of the scatter.
 
+    Args:
+      path: of the picture; its ending says what it is, one of `charts.FIGURES`.
+
     Returns:
-      The path of the PNG.
+      The path of the picture.
 
     Raises:
       ValueError: as `write`; or the run holds nothing to draw.
     """
+    storage.ending(path, charts.FIGURES)
     runs = read(run)
     strips, columns = _figure_strips(runs)
     draw = _figure_chart(runs)
     if draw is None:
         raise ValueError(f"{run} has no predictions.csv to draw; evaluate the run first")
-    return _replace(
-        storage.path(path), lambda unfinished: charts.headline(strips, columns, draw, unfinished)
-    )
+    charts.headline(strips, columns, draw, path)
+    return path
 
 
 def write_tables(folders: list[str], out: str) -> list[str]:
@@ -69,6 +77,7 @@ def write_tables(folders: list[str], out: str) -> list[str]:
     Raises:
       ValueError: as `read`; or a folder holds no evaluated quality run, or two have one name.
     """
+    storage.check_folder(out)
     entries = [entry for folder in folders for entry in entries_below(folder)]
     methods = [name_and_folder(folder)[0] for folder in folders]
     repeated = sorted({method for method in methods if methods.count(method) > 1})
@@ -80,7 +89,9 @@ def write_tables(folders: list[str], out: str) -> list[str]:
         "tables.html": benchmark_page.methods_page(" and ".join(methods), entries),
     }
     storage.make_folder(out)
-    return [_replace_text(storage.path(out) / name, text) for name, text in texts.items()]
+    for name, text in texts.items():
+        storage.write(storage.path(out) / name, text)
+    return [str(storage.path(out) / name) for name in texts]
 
 
 def name_and_folder(folder: str) -> tuple[str, Path]:
@@ -111,34 +122,6 @@ def entries_below(folder: str) -> list[benchmark.Entry]:
     if not entries:
         raise ValueError(f"{root}: no evaluated quality run in it or below; train one first")
     return entries
-
-
-def _replace_text(path: Path, text: str) -> str:
-    return _replace(path, lambda unfinished: Path(unfinished).write_text(text, encoding="utf-8"))
-
-
-def _replace(path: Path, write_to: Callable[[str], object]) -> str:
-    """Lets `write_to` write a file beside `path`, then moves it there; returns the path.
-
-    That of a bucket is written on a local disk, and copied.
-    """
-    if storage.is_remote(path):
-        with tempfile.TemporaryDirectory() as folder:
-            write_to(os.path.join(folder, path.name))
-            storage.write(path, Path(folder, path.name).read_bytes())
-        return str(path)
-    if not path.parent.is_dir():
-        raise ValueError(f"{path.parent} is not a folder; make it first or choose another output")
-    handle, unfinished = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        write_to(unfinished)
-        os.chmod(unfinished, 0o644)  # a temporary file is private; a report is to be read
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
-    return str(path)
 
 
 def _figure_strips(runs: list[Run]) -> tuple[list, list[str]]:
@@ -174,9 +157,8 @@ def _figure_chart(runs: list[Run]) -> Callable | None:
             srcc = number((scores.get("score") or {}).get("srcc"))
             title = f"SRCC {srcc} on {len(columns['id'])} images"
             colours, fit = page.colours_of(run), page.fit_of(run, "score")
-            return charts.scatter_on(
-                columns["score"], columns["mos"], columns["type"].tolist(), colours, fit, title
-            )
+            drawn = (columns["score"], columns["mos"], columns["type"].tolist())
+            return charts.scatter_on(*drawn, colours, fit, title, page.words_of(run).axis)
     for run in reversed(runs):
         if run.task == "restoration" and run.results is not None:
             rows = {"all": run.results} | (run.results.get("per_type") or {})

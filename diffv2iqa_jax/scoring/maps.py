@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
+from diffv2iqa_jax import storage
+from diffv2iqa_jax.errors import UsageError
 from diffv2iqa_jax.scoring.result import Score
 
 HEIGHT = 512  # pixels; higher strips are scaled down
@@ -30,12 +32,20 @@ def strip(score: Score) -> np.ndarray:
 
 
 def write(folder: str, number: int, path: str | None, strip_HWC: np.ndarray) -> str:
-    """Writes a strip as PNG, named by the picture's number and name; returns where."""
+    """Writes a strip as PNG, named by the picture's number and name; returns where.
+
+    Raises:
+      UsageError: the folder cannot be written to, as on a full disk.
+    """
     stem = os.path.splitext(os.path.basename(path or ""))[0]
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", stem)[:80]
     name = os.path.join(folder, f"{number:07d}_{stem}.png")
-    Image.fromarray(strip_HWC).save(name + ".tmp", "PNG")
-    os.replace(name + ".tmp", name)
+    try:
+        with storage.replacing(name) as unfinished:
+            Image.fromarray(strip_HWC).save(unfinished, "PNG")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise UsageError(f"{name}: cannot be written ({why}); --resume goes on") from None
     return name
 
 

@@ -6,10 +6,14 @@ rows, and a resumed run starts at such a multiple, so its batches are those of a
 
 A complete FILE that gets further rows is copied to FILE.part first, and stays until they are there.
 
+JSON, HTML, Parquet and spreadsheets cannot be appended to: their rows are JSON lines in FILE.part,
+and FILE is made of them once all are there (see `formats`). Such a FILE takes no further rows.
+
 In a bucket, where nothing can be appended to, FILE.part holds the header (or that copy) alone,
 FILE.part.000001 and so on CHUNK rows each.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -20,6 +24,7 @@ from typing import Any, BinaryIO, TextIO
 
 from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import UsageError
+from diffv2iqa_jax.scoring.formats import APPENDED, SEPARATORS, WRITERS, harmless
 from diffv2iqa_jax.scoring.result import Score
 
 try:
@@ -32,7 +37,6 @@ COLUMNS = (
     "path score score_mos score_guidance score_difference spread width height n_crops status error"
     " reason flags weights protocol"
 ).split()
-FORMATS = ("csv", "jsonl")
 TEXT = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
 
 
@@ -67,13 +71,14 @@ def blank(path: str | None, mark: dict[str, str]) -> dict[str, Any]:
 
 def header(format: str) -> str:
     """The text before the first row."""
-    return _csv(COLUMNS) if format == "csv" else ""
+    return _csv(COLUMNS, format) if format in SEPARATORS else ""
 
 
 def text_of(row: dict[str, Any], format: str, safe: bool) -> str:
     """The row as it stands in the file; numbers have six decimals.
 
     Args:
+      format: one of APPENDED.
       safe: put a quote before cells that a spreadsheet would take for a formula.
     """
     rounded = {k: f"{x:.6f}" if isinstance(x, float) else x for k, x in row.items()}
@@ -81,18 +86,13 @@ def text_of(row: dict[str, Any], format: str, safe: bool) -> str:
         numbers = {k: float(rounded[k]) if isinstance(x, float) else x for k, x in row.items()}
         return json.dumps(numbers, allow_nan=False) + "\n"
     cells = ["" if rounded[k] is None else str(rounded[k]) for k in COLUMNS]
-    if safe:
-        cells = [f"'{x}" if x[:1] in "=+-@\t\r" and x and not _is_number(x) else x for x in cells]
-    return _csv(cells)
+    cells = [harmless(x) for x in cells] if safe else cells
+    return _csv(cells, format)
 
 
-def _is_number(text: str) -> bool:
-    return text.lstrip("-").replace(".", "", 1).isdigit()
-
-
-def _csv(cells: list[str]) -> str:
+def _csv(cells: list[str], format: str) -> str:
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerow(cells)
+    csv.writer(stream, delimiter=SEPARATORS[format], lineterminator="\n").writerow(cells)
     return stream.getvalue()
 
 
@@ -101,7 +101,7 @@ class Table:
 
     Args:
       path: the file; its name does not decide the format.
-      format: one of FORMATS.
+      format: one of `formats.FORMATS`, see `formats.format_of`.
       resume: keep what a killed run left; leave a complete file as it is.
       overwrite: replace what is there.
       safe: see `text_of`.
@@ -115,11 +115,19 @@ class Table:
     """
 
     def __init__(self, path: str, *, format: str, resume: bool, overwrite: bool, safe: bool):
-        self.path, self._format, self._safe = path, format, safe
+        self.path, self._safe = path, safe
+        self._format = format if format in APPENDED else "jsonl"
+        self._whole = format if format in WRITERS else None
         part = path + ".part"
-        try:
+        with self._refusals():
             there = resume and storage.exists(path)
             self.complete = there and not storage.exists(part)
+            if self.complete and self._whole:
+                raise UsageError(
+                    f"{path}: is complete, and a file of {format} takes no further rows; give"
+                    " --overwrite to score all again"
+                )
+            there = there and not self._whole
             if not (resume or overwrite):
                 for name in (path, part):
                     if storage.exists(name):
@@ -129,13 +137,20 @@ class Table:
             self.kept = 0
             if not self.complete:
                 self._open(resume, path if there else None)
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Says of the file what went wrong with it."""
+        try:
+            yield
         except UsageError:
             raise
         except Exception as error:  # a client of a bucket raises classes of its own
-            if not isinstance(error, OSError) and not storage.is_remote(path):
+            if not isinstance(error, OSError) and not storage.is_remote(self.path):
                 raise
             why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            raise UsageError(f"{part}: cannot be written ({why})") from None
+            name = f"{self.path}.part"
+            raise UsageError(f"{name}: cannot be written ({why}); --resume goes on") from None
 
     def _open(self, resume: bool, base: str | None) -> None:
         kind = _Objects if storage.is_remote(self.path) else _File
@@ -154,7 +169,7 @@ class Table:
             first = file.readline()
             file.seek(max(file.seek(0, os.SEEK_END) - 1, 0))
             whole = file.read() == b"\n"
-        if self._format == "csv":
+        if self._format in SEPARATORS:
             ours = first == header(self._format).encode()
         else:
             ours = bool(first) and list(json.loads(first)) == COLUMNS
@@ -178,12 +193,24 @@ class Table:
         return next(read(io.StringIO(header(self._format) + text, newline=""), self._format))
 
     def add(self, row: dict[str, Any]) -> None:
-        """Appends a row; a kill after this does not lose it."""
-        self._part.add(text_of(row, self._format, self._safe).encode("utf-8", "surrogateescape"))
+        """Appends a row; a kill after this does not lose it.
+
+        Raises:
+          UsageError: the disk is full, or the like.
+        """
+        text = text_of(row, self._format, self._safe)
+        with self._refusals():
+            self._part.add(text.encode("utf-8", "surrogateescape"))
 
     def finish(self) -> None:
-        """Gives the complete file its name."""
-        self._part.move(self.path)
+        """Gives the complete file its name, or makes it of the rows; raises as `add`."""
+        with self._refusals():
+            if self._whole:
+                with storage.replacing(self.path) as unfinished:
+                    WRITERS[self._whole](self.rows(), unfinished, COLUMNS, self._safe)
+                self._part.remove()
+            else:
+                self._part.move(self.path)
 
     def leave(self) -> None:
         """Closes the file; an unfinished one can be resumed."""
@@ -228,8 +255,13 @@ class _File:
         os.replace(self._name, target)
         self._file.close()
 
-    def close(self) -> None:
+    def remove(self) -> None:
+        os.unlink(self._name)
         self._file.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a full disk, which `add` has told
+            self._file.close()
 
 
 class _Objects:
@@ -257,7 +289,8 @@ class _Objects:
 
     def open(self) -> BinaryIO:
         parts = [self._chunk(number) for number in range(self._number)]
-        return io.BytesIO(b"".join(storage.path(part).read_bytes() for part in parts))
+        whole_chunks = b"".join(storage.path(part).read_bytes() for part in parts)
+        return io.BytesIO(whole_chunks + b"".join(self._held))
 
     def add(self, row: bytes) -> None:
         self._held.append(row)
@@ -266,7 +299,10 @@ class _Objects:
             self._number, self._held = self._number + 1, []
 
     def move(self, target: str) -> None:
-        storage.write(target, self.open().read() + b"".join(self._held))
+        storage.write(target, self.open().read())
+        self.remove()
+
+    def remove(self) -> None:
         for part in storage.parts(self._name):
             storage.path(part).unlink()
 
@@ -276,8 +312,8 @@ class _Objects:
 
 def read(file: TextIO, format: str) -> Iterator[dict[str, Any]]:
     """The rows of a file of scores."""
-    if format == "csv":
-        yield from csv.DictReader(file)
+    if format in SEPARATORS:
+        yield from csv.DictReader(file, delimiter=SEPARATORS[format])
         return
     for line in file:
         yield json.loads(line)
@@ -311,14 +347,14 @@ def whole_rows(file: BinaryIO, format: str, start: int = 0) -> tuple[int, int]:
     """
     file.seek(0)
     kept = (0, 0)
-    count, end, quotes = -1 if format == "csv" else 0, 0, 0  # the header is no row
+    count, end, quotes = -1 if format in SEPARATORS else 0, 0, 0  # the header is no row
     first = 0  # rows that `start` covers
     for line in file:
         end += len(line)
         quotes += line.count(b'"')
         if not line.endswith(b"\n"):
             break
-        if format == "csv" and quotes % 2:
+        if format in SEPARATORS and quotes % 2:
             continue  # within a quoted cell
         count += 1
         first = count if end <= start else first

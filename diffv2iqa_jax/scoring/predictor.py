@@ -20,6 +20,7 @@ import numpy as np
 from diffv2iqa_jax import pixels, storage
 from diffv2iqa_jax.errors import ConfigError, WeightsError
 from diffv2iqa_jax.models.quality import QualityModel
+from diffv2iqa_jax.reporting.words import labels_of
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training import saved
 from diffv2iqa_jax.types import Batch, Params, Restorer, Views, Weights
@@ -41,6 +42,8 @@ class Info:
       range: (0, 1) if training aimed at it; None if the score has no bounds.
       direction: "higher is better", or what is known.
       scale: of the data set it learned from: name, low, high, higher_better; {} if unknown.
+      labels: what those it learned from are: "MOS" or "DMOS" of people, "formula NAME", "given"
+        by whoever prepared the set, or "not said".
       data: what it learned from.
       protocol: how pictures are looked at; whoever reports a number reports this with it.
       licence: of the weights.
@@ -52,6 +55,7 @@ class Info:
     range: tuple[float, float] | None
     direction: str
     scale: dict[str, Any]
+    labels: str
     data: str
     protocol: dict[str, Any]
     licence: str
@@ -152,7 +156,8 @@ def pack(predictor: Predictor, path: str, *, dtype: str = "float32", **facts: An
     if predictor.card is None:
         raise WeightsError(f"{info.name}: only our own runs are packed; keep that file")
     card = {"kind": KIND, **predictor.card}
-    card |= {"data": info.data, "scale": info.scale, "licence": info.licence, **facts}
+    card |= {"data": info.data, "labels": info.labels, "scale": info.scale}
+    card |= {"licence": info.licence, **facts}
     files.save(path, predictor.weights, card, dtype=dtype)
 
 
@@ -168,7 +173,7 @@ def _load_run(name: str, folder: pathlib.Path) -> Predictor:
         "pp": data["pp_test"].format(size=data["size"]),
         "whole": bool(origin) and origin.get("cached", True),
         "data": f"{data['name']}, split {data['split']}, {step} steps",
-        "scale": _scale_of_data(folder),
+        **_of_data(folder),
         "licence": "",
         "sha256": files.sha256_of_weights(weights),
     }
@@ -183,19 +188,20 @@ def _checkpoint(folder: pathlib.Path, *, task: str) -> tuple[dict, Weights, int]
     return config, weights, step
 
 
-def _scale_of_data(folder: pathlib.Path) -> dict[str, Any]:
-    """The scale of the run's data set, if its results tell; else {}."""
+def _of_data(folder: pathlib.Path) -> dict[str, Any]:
+    """What the run's labels are and their scale, for a card, as far as its results tell."""
     path = folder / "results.json"
-    protocol = json.loads(path.read_text()).get("protocol", {}) if path.exists() else {}
-    if "scale" not in protocol:
+    protocol = json.loads(path.read_text()).get("protocol") if path.exists() else None
+    if not protocol:
         return {}
+    told = {"labels": labels_of(protocol)}
+    if "scale" not in protocol:
+        return told
     low, high = protocol["scale"]
     higher_better = protocol.get("higher_is_better", True)
-    return {
-        "name": protocol.get("name", ""),
-        "low": low,
-        "high": high,
-        "higher_better": higher_better,
+    name = protocol.get("name", "")
+    return told | {
+        "scale": {"name": name, "low": low, "high": high, "higher_better": higher_better}
     }
 
 
@@ -284,6 +290,7 @@ def _info(name: str, card: dict, pp: str, facts: dict) -> Info:
         range=(0.0, 1.0) if trained_here else None,
         direction="higher is better" if trained_here else "as its labels were",
         scale=card.get("scale") or {},
+        labels=card.get("labels") or "not said",
         data=card.get("data", f"unknown: converted from {source}"),
         protocol={"pp": pp, **facts},
         licence=card.get("licence") or "not said",

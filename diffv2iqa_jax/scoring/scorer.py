@@ -279,7 +279,7 @@ class Scorer:
             score=score,
             branches={name: _mean(first_seed, f"score_{name}") for name in names},
             branch_weights={name: _mean(first_seed, f"weight_{name}") for name in names},
-            mos=_to_scale(score, self.info.scale),
+            mos=None if "formula" in self.info.labels else _to_scale(score, self.info.scale),
             spread=float(np.std([_mean(o, "score") for o in by_seed])) if seeds > 1 else None,
             crops=crops,
             flags=job.result.flags + self._flags(job, score),

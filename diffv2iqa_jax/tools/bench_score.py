@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from diffv2iqa_jax import storage
+
 SIDES = (384, 512)  # height and width of a photo, pixels
 LARGE = (3000, 4000)
 
@@ -119,15 +121,17 @@ def main(argv: list[str] | None = None) -> int:
     o = parser.parse_args(argv)
     rows = {}
     try:
+        if o.json:
+            storage.ending(o.json, (".json",))
         for name in o.what or ROWS:
             with tempfile.TemporaryDirectory() as folder:
                 rows[name] = ROWS[name](o.weights, pathlib.Path(folder), max(1, o.repeat))
             print(name, {k: round(v, 3) for k, v in rows[name].items()}, flush=True)
-    except (ValueError, subprocess.CalledProcessError) as error:
+        if o.json:
+            storage.write(o.json, json.dumps(rows, indent=1) + "\n")
+    except (ValueError, OSError, subprocess.CalledProcessError) as error:
         print(f"bench_score: {' '.join(str(error).split())[:300]}", file=sys.stderr)
         return 2
-    if o.json:
-        o.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.reporting import charts, html
 
 LEVELS = 6
@@ -182,14 +183,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("-o", "--output", default="gmad", help="folder to write to")
     o = parser.parse_args(argv)
     try:
+        storage.check_folder(o.output)
         compared = compare(tuple(o.runs), o.on, o.levels)
         if not compared:
             raise ValueError(f"{o.on}: no level holds images of two references; lower --levels")
         text = page(compared, pictures(compared, o.on, os.path.expanduser(o.folder)))
         out = Path(o.output)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "pairs.json").write_text(json.dumps(compared, indent=1, allow_nan=False) + "\n")
-        (out / "pairs.html").write_text(text, encoding="utf-8")
+        storage.make_folder(out)
+        storage.write(out / "pairs.json", json.dumps(compared, indent=1, allow_nan=False) + "\n")
+        storage.write(out / "pairs.html", text)
     except (ValueError, OSError) as error:
         print(f"gmad: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

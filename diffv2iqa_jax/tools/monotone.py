@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import pixels, rng
+from diffv2iqa_jax import pixels, rng, storage
 from diffv2iqa_jax.data import shelf
 from diffv2iqa_jax.distortions.kadid import distort
 from diffv2iqa_jax.distortions.names import LEVELS, TASTE, TYPES
@@ -89,11 +89,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", help="also write the numbers to this file")
     o = parser.parse_args(argv)
     try:
+        if o.json:
+            storage.ending(o.json, (".json",))
         paths = shelf.list_files(o.photos)[: o.limit]
         found = summary(scores(scorer.load(o.weights), paths, o.seed))
         if o.json:
-            with open(o.json, "w") as file:
-                json.dump(found, file, indent=1)
+            storage.write(o.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
     except (WeightsError, ValueError, OSError) as error:
         print(f"monotone: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

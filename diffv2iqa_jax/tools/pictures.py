@@ -19,18 +19,18 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from diffv2iqa_jax import pixels, rng
+from diffv2iqa_jax import pixels, rng, storage
 from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.distortions import kadid
 from diffv2iqa_jax.distortions.names import LEVELS, TYPES
 from diffv2iqa_jax.errors import ImageError, WeightsError
 from diffv2iqa_jax.pp import decode
+from diffv2iqa_jax.reporting import charts
 from diffv2iqa_jax.scoring import maps, predictor, scorer
 from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.types import Weights
 
 SHOWN = ("gaussian_blur", "white_noise", "jpeg")
-ENDINGS = (".png", ".jpg", ".webp")
 SCENE = 288  # pixels each way of scene:N
 THUMBNAIL = 144  # pixels each way of what `flow` restores
 PART = 208  # pixels each way of what `levels` shows of a copy
@@ -107,7 +107,7 @@ def levels(
                 ax.set_xlabel(f"{value:.3f}", fontsize=13, labelpad=4)
         for level, ax in enumerate(axes[0]):
             ax.set_title(f"level {level}" if level else "as it is", fontsize=11)
-        _save(figure, path)
+        charts.save(figure, path)
     return scores_TL
 
 
@@ -139,7 +139,7 @@ def strip(image_HWC: np.ndarray, score: scorer.Scorer, path: str) -> float:
             ax.text((place + 0.5) * width, -8, name, ha="center", va="bottom", fontsize=12)
         if judged.branches:
             _colour_bar(figure, size, high)
-        _save(figure, path)
+        charts.save(figure, path)
     return float(judged)
 
 
@@ -162,7 +162,7 @@ def flow(image_HWC: np.ndarray, weights: str, path: str) -> None:
         ax.axis("off")
         _draw_restoration(ax, states)
         _draw_branches(ax)
-        _save(figure, path)
+        charts.save(figure, path)
 
 
 def _states(image_HWC: np.ndarray, weights: str) -> list[np.ndarray]:
@@ -267,14 +267,6 @@ def _colour_bar(figure: Any, size: tuple[float, float], high: float) -> None:
     ax.spines[:].set_visible(False)
 
 
-def _save(figure: Any, path: str) -> None:
-    """Writes the file in the form that its name ends in."""
-    if path.lower().endswith(".png"):
-        figure.savefig(path, metadata={"Software": None})
-    else:  # a photo with noise is three times as large as PNG
-        figure.savefig(path, pil_kwargs={"quality": 90})
-
-
 def _style() -> Any:
     import matplotlib
 
@@ -324,7 +316,7 @@ def parser() -> argparse.ArgumentParser:
     )
     out.add_argument("what", choices=("levels", "strip", "flow"))
     out.add_argument("photo", metavar="PHOTO", help="a file, or scene:N")
-    out.add_argument("-o", "--output", required=True, metavar="FILE", help="; ".join(ENDINGS))
+    out.add_argument("-o", "--output", required=True, metavar="FILE", help=" ".join(charts.FIGURES))
     out.add_argument("--weights", default="starter", help="as diffv2iqa_jax.load takes it")
     out.add_argument("--types", nargs="+", default=SHOWN, help="rows of `levels`")
     out.add_argument("--part", type=int, default=PART, help="pixels that `levels` shows, each way")
@@ -338,8 +330,7 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 with one line on stderr."""
     o = parser().parse_args(argv)
     try:
-        if not o.output.lower().endswith(ENDINGS):
-            raise ValueError(f"-o {o.output}: must end in {', '.join(ENDINGS)}")
+        storage.ending(o.output, charts.FIGURES)
         image_HWC = read(o.photo)
         if o.what == "flow":
             image_HWC = _thumbnail(image_HWC)

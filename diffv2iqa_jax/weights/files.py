@@ -199,8 +199,8 @@ def save(path: str | os.PathLike, weights: Weights, card: dict, *, dtype: str = 
     # A line for each key, so that a card can be read.
     lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in card.items())
     text = "{\n" + ",\n".join(lines) + "\n}\n"
-    _replace(path, data)
-    _replace(card_path, text.encode())
+    storage.write(path, data)
+    storage.write(card_path, text)
 
 
 def card_of(path: str | os.PathLike) -> pathlib.Path:
@@ -208,19 +208,6 @@ def card_of(path: str | os.PathLike) -> pathlib.Path:
     if pathlib.Path(path).suffix != ".safetensors":
         raise ValueError(f"{path}: our weights are kept in files named .safetensors")
     return pathlib.Path(path).with_suffix(".json")
-
-
-def _replace(path: pathlib.Path, data: bytes) -> None:
-    """Writes the file beside its place and moves it there, so that it is never half written."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(unfinished, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def load(path: str | os.PathLike) -> tuple[Weights, dict]:

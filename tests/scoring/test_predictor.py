@@ -127,6 +127,6 @@ def test_the_data_sets_scale_comes_from_the_runs_results(by_crops, tmp_path):
 
 def _hollow():
     """A predictor that nothing is asked of."""
-    info = predictor.Info("x", "x", None, "", {}, "", {}, "", "")
+    info = predictor.Info("x", "x", None, "", {}, "", "", {}, "", "")
     settings = {"restores": False, "stored": "float32", "whole": False, "pp": "", "info": info}
     return predictor.Predictor(weights={}, views=None, score=None, **settings)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from diffv2iqa_jax import errors, score
 from diffv2iqa_jax.pp import decode
-from diffv2iqa_jax.scoring import inputs, maps, output
+from diffv2iqa_jax.scoring import formats, inputs, maps, output
 from tests.pictures import FORMATS, encoded, picture
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -237,7 +237,7 @@ def test_names_of_any_bytes_come_back(run, tmp_path):
     for name in names:
         with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
             file.write(encoded(picture()))
-    for format in output.FORMATS:
+    for format in formats.APPENDED:
         out = tmp_path / f"rows.{format}"
         assert run(tmp_path, "-o", out, "--format", format)[0] == score.OK
         with open(out, **output.TEXT) as file:
@@ -347,7 +347,7 @@ def test_info_and_dry_run_score_nothing(run, photos):
         (["--crops", "0"], "must be at least 1"),
         (["--resume"], "need -o"),
         (["-o", "/"], "is a folder"),
-        (["-o", "/none/x.csv"], "cannot be written"),
+        (["-o", "/none/x.csv"], "is no folder; make it first"),
         (["-o", "s3://bucket/x.csv"], "s3:// cannot be used; name a local path or gs://"),
         (["gs://bucket/x.png"], "gs://bucket/x.png: pictures are read and drawn in local folders"),
         (["--maps", "gs://bucket/x"], "gs://bucket/x: pictures are read and drawn in local"),

@@ -34,6 +34,7 @@ class BuiltinConfig(tfds.core.BuilderConfig):
     types: tuple[str, ...] = tuple(degrade.TYPES)
 
 
+LABELS = "formula HaarPSI"  # what the labels are, see `catalog.Set`
 # What `small` leaves out. How bright, colourful or contrasty a scene was, only its original can
 # tell; damage in one place takes larger pictures than 64 pixels; and a small net that learns to
 # undo sharpening softens everything else.

@@ -31,6 +31,8 @@ class Set(NamedTuple):
       size: (width, height) of every image, where the name of the set promises it.
       short_side: images are stored scaled down to it, losslessly; None keeps the file's bytes.
       any_case: the release itself mixes upper and lower case in names.
+      opinions: what its labels are: "MOS" or "DMOS" of people, "formula NAME", or "given" by a
+        user who does not say.
     """
 
     title: str
@@ -45,6 +47,7 @@ class Set(NamedTuple):
     size: tuple[int, int] | None = None
     short_side: int | None = None
     any_case: bool = False
+    opinions: str = "MOS"
 
     @property
     def by(self) -> str:
@@ -106,17 +109,19 @@ KONIQ = PHOTOS._replace(
     size=(1024, 768),
 )
 SPAQ = PHOTOS._replace(title="SPAQ", images=11125, labels="MOS and Image attribute scores.xlsx")
-LIVE = Set("LIVE IQA release 2", 779, 29, -3, 112, False, "dmos_realigned.mat", types=5)
+LIVE = Set(
+    "LIVE IQA release 2", 779, 29, -3, 112, False, "dmos_realigned.mat", types=5, opinions="DMOS"
+)
 TWO_PARTS = ("train", "test")
 
 # A name after @ is a form of the set that gives other numbers: another label file or size.
 SETS = {
     "live": LIVE,
     "live@dmos": LIVE._replace(labels="dmos.mat", low=0, high=100),
-    "csiq": Set("CSIQ", 866, 30, 0, 1, False, "csiq.DMOS.xlsx", types=6),
+    "csiq": Set("CSIQ", 866, 30, 0, 1, False, "csiq.DMOS.xlsx", types=6, opinions="DMOS"),
     "tid2013": Set("TID2013", 3000, 25, 0, 9, True, "mos_with_names.txt", 24, any_case=True),
     # Its column is called dmos, yet 5 is the best.
-    "kadid10k": Set("KADID-10k", 10125, 81, 1, 5, True, "dmos.csv", types=25),
+    "kadid10k": Set("KADID-10k", 10125, 81, 1, 5, True, "dmos.csv", types=25, opinions="DMOS"),
     "livec": PHOTOS._replace(title="LIVE Challenge", images=1162, labels="AllMOS_release.mat"),
     "koniq10k": KONIQ,
     "koniq10k@512": KONIQ._replace(size=(512, 384)),

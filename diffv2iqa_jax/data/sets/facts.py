@@ -20,6 +20,7 @@ def of(name: str, spec: Set, rows: list[Row], **more: Any) -> dict[str, Any]:
         "title": spec.title,
         "scale": [spec.low, spec.high],
         "higher_is_better": spec.higher,
+        "labels": spec.opinions,
         "rated": any(r.native is not None for r in rows),
         "by": spec.by,
         "parts": sorted({r.part for r in rows} - {""}),

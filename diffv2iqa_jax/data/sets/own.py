@@ -109,12 +109,15 @@ def scale(rows: list[Row], low: float | None, high: float | None) -> tuple[float
     return (*usual, f"{least:g} to {most:g} taken on a scale from {low:g} to {high:g}")
 
 
-def catalog(rows: list[Row], low: float, high: float, higher: bool, title: str) -> Set:
+def catalog(
+    rows: list[Row], low: float, high: float, higher: bool, title: str, opinions: str = "given"
+) -> Set:
     """The constants of a set, counted from the rows of its table of labels.
 
     Args:
       low, high: the ends of the scale of the scores.
       higher: whether a higher score means higher quality.
+      opinions: what the scores are, see `catalog.Set`.
 
     Raises:
       LayoutError: `low` is not below `high`, or a score lies outside them.
@@ -127,7 +130,8 @@ def catalog(rows: list[Row], low: float, high: float, higher: bool, title: str) 
     references = len({r.reference for r in rows} - {None})
     parts = tuple(sorted({r.part for r in rows} - {""}))
     types = len({r.type for r in rows} - {""})
-    return Set(title, len(rows), references, low, high, higher, title, types=types, parts=parts)
+    facts = {"types": types, "parts": parts, "opinions": opinions}
+    return Set(title, len(rows), references, low, high, higher, title, **facts)
 
 
 def pool(folder: str | Path) -> tuple[list[Row], Set, str]:

@@ -11,9 +11,9 @@ of labels), and hold each reference once: see `store`. What needs names and file
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from diffv2iqa_jax.data.sets import store
+from diffv2iqa_jax.data.sets import builtin, store
 from diffv2iqa_jax.data.sets.builtin import Diffv2iqaBuiltin
-from diffv2iqa_jax.data.sets.catalog import BUILTIN, check, found, known
+from diffv2iqa_jax.data.sets.catalog import BUILTIN, SETS, check, found, known
 from diffv2iqa_jax.data.sets.store import SPLIT
 
 
@@ -26,6 +26,13 @@ def make(name: str, folder: str) -> Diffv2iqaBuiltin:
     if name not in BUILTIN:
         raise ValueError(f"data set {name!r}: built in are {sorted(BUILTIN)}")
     return Diffv2iqaBuiltin(config=BUILTIN[name], data_dir=folder, file_format="tfrecord")
+
+
+def labels(name: str) -> str:
+    """What the labels are of a set whose facts do not say it, see `catalog.Set`."""
+    if name in BUILTIN:
+        return builtin.LABELS
+    return SETS[name].opinions if name in SETS else "given"
 
 
 def opened(name: str, folder: str) -> tfds.core.DatasetBuilder:
