@@ -17,6 +17,21 @@ class WeightsError(ValueError):
     """There are no such weights, or they cannot score: what, why, what to do."""
 
 
+class TableError(ValueError):
+    """A table that cannot be read.
+
+    Attributes:
+      headline: one line: which, why, what to do.
+      lines: one on each bad row.
+    """
+
+    def __init__(self, headline: str, lines: list[str] = ()):
+        self.headline, self.lines = headline, list(lines)
+        more = f" and {len(self.lines) - 5} more" if len(self.lines) > 5 else ""
+        named = "; ".join(self.lines[:5])
+        super().__init__(f"{headline}: {named}{more}" if named else headline)
+
+
 class ImageError(ValueError):
     """A picture that cannot be scored.
 

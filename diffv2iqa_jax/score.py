@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from diffv2iqa_jax import storage
+from diffv2iqa_jax import storage, tables
 from diffv2iqa_jax.errors import UsageError, WeightsError
+from diffv2iqa_jax.pp import listing
 from diffv2iqa_jax.scoring import formats, inputs, output, resume
 from diffv2iqa_jax.scoring.result import Score
 
@@ -36,7 +37,7 @@ OPTIONS = {
     "--resume": dict(action="store_true", help="keep FILE's or FILE.part's rows, score the others"),
     "--overwrite": dict(action="store_true", help="replace FILE"),
     "--maps": dict(metavar="DIR", help="also write restored views and quality maps there, as PNG"),
-    "--column": dict(default="", help="take .csv and .tsv inputs as tables of paths"),
+    "--column": dict(default="", help="take .csv, .tsv, .txt and .xlsx as tables of paths"),
     "-0 --null": dict(action="store_true", help="paths on stdin end with a zero byte"),
     "--shard": dict(default="1/1", metavar="I/N", help="only every N-th picture, from the I-th on"),
     "--limit": dict(type=int, help="only the first so many pictures"),
@@ -79,7 +80,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     o, unknown = parser().parse_known_args(argv)
     if unknown:
         names = [name for option in OPTIONS for name in option.split()]
-        raise UsageError(f"{unknown[0]}: no such option{inputs.near(unknown[0], names)}")
+        raise UsageError(f"{unknown[0]}: no such option{tables.near(unknown[0], names)}")
     index, _, count = o.shard.partition("/")
     if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
         raise UsageError(f"--shard {o.shard}: must be I/N with 1 <= I <= N")
@@ -128,13 +129,16 @@ def main(argv: list[str] | None = None) -> int:
 def run(o: argparse.Namespace) -> int:
     """Does what the options ask for; returns the exit code."""
     listed = inputs.lines(sys.stdin.buffer.read(), null=o.null) if "-" in o.inputs else []
-    total = sum(1 for _ in _paths(o, listed))
+    passed = listing.Passed()
+    total = sum(1 for _ in _paths(o, listed, passed))
     if o.dry_run:
         print(f"{total} pictures")
+        _say_passed(passed, o)
         return OK if total else NOTHING
     if not total and not o.info:
         where = f" in {', '.join(o.inputs)}" if o.inputs else ": name files or folders"
-        print(f"score: nothing to score{where}", file=sys.stderr)
+        why = f"; passed over: {passed}" if str(passed) else ""
+        print(f"score: nothing to score{where}{why}", file=sys.stderr)
         return NOTHING
     formats.check(o.format, total)
     scorer = load(o)
@@ -143,12 +147,21 @@ def run(o: argparse.Namespace) -> int:
         return OK
     if o.quiet and total == 1 and o.output is None:
         return _print_number(scorer, next(_paths(o, listed)))
-    return _write_rows(scorer, _paths(o, listed), total, o)
+    code = _write_rows(scorer, _paths(o, listed), total, o)
+    _say_passed(passed, o)
+    return code
 
 
-def _paths(o: argparse.Namespace, listed: list[str]) -> Iterator[str]:
+def _say_passed(passed: listing.Passed, o: argparse.Namespace) -> None:
+    if str(passed) and not o.quiet:
+        print(f"score: passed over: {passed}", file=sys.stderr)
+
+
+def _paths(
+    o: argparse.Namespace, listed: list[str], passed: listing.Passed | None = None
+) -> Iterator[str]:
     """The paths of this shard, up to the limit."""
-    every = inputs.expand(o.inputs, column=o.column, listed=listed)
+    every = inputs.expand(o.inputs, column=o.column, listed=listed, passed=passed)
     index, count = o.shard
     return itertools.islice(every, index - 1, o.limit and o.limit * count, count)
 
@@ -191,7 +204,7 @@ def _print_number(scorer: "Scorer", path: str) -> int:
 def _write_rows(scorer: "Scorer", paths: Iterator[str], total: int, o: argparse.Namespace) -> int:
     protocol = json.dumps(scorer.info.protocol | {"seeds": o.seeds}, separators=(",", ":"))
     mark = {"weights": scorer.info.sha256[:16], "protocol": protocol}
-    progress = Progress(total, sys.stderr, shown=not (o.no_progress or o.quiet))
+    progress = Progress(total, sys.stderr, shown=not o.no_progress, quiet=o.quiet)
     counts, kept = collections.Counter(), 0
     with _destination(o) as destination:
         table = destination.table
@@ -273,11 +286,13 @@ class Progress:
     Args:
       total: how many pictures there are.
       stream: a terminal gets one line that changes; a file a line every ten seconds.
-      shown: False prints nothing.
+      shown: False prints the summary alone.
+      quiet: prints nothing.
     """
 
-    def __init__(self, total: int, stream: TextIO, *, shown: bool):
-        self._total, self._stream, self._shown = total, stream, shown
+    def __init__(self, total: int, stream: TextIO, *, shown: bool, quiet: bool = False):
+        self._total, self._stream, self._quiet = total, stream, quiet
+        self._shown = shown and not quiet
         self._start = self._shown_at = time.monotonic()
         self._live = stream.isatty()
 
@@ -304,7 +319,7 @@ class Progress:
 
     def end(self, counts: collections.Counter, kept: int, path: str | None) -> None:
         """Prints the summary; `path` is the file of scores."""
-        if not self._shown:
+        if self._quiet:
             return
         took = max(time.monotonic() - self._start, 1e-9)
         fresh = sum(counts.values()) - kept

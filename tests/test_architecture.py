@@ -15,7 +15,7 @@ MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 # A folder imports from floors below its own; a module in the root that none names is a command.
 FLOORS = [
     "types errors",
-    "storage",
+    "storage tables",
     "config rng pixels",
     "pp diffusion",
     "models distortions evaluation",

@@ -5,8 +5,9 @@
   python -m diffv2iqa_jax.data.prepare pool --name holiday --source ~/Pictures/holiday
 
 The source is a folder or a zip or tar archive. Names, counts and scores are checked before
-anything is written. Exit codes: 0 done, 2 the source does not fit (what differs is listed), 4
-there is nothing to prepare.
+anything is written. The same again is done at once; where the set that is there was made of other
+labels, pictures or options, it is kept, and they are listed. Exit codes: 0 done, 2 the source does
+not fit or differs (how is listed), 4 there is nothing to prepare.
 """
 
 import argparse
@@ -19,10 +20,11 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.data.sets import archives, catalog, own, readers
+from diffv2iqa_jax.data import prepared
+from diffv2iqa_jax.data.sets import archives, catalog, facts, own, readers
 from diffv2iqa_jax.data.sets.catalog import SETS, LayoutError, NothingError, Row, Set
 from diffv2iqa_jax.data.sets.layout import Layout
 from diffv2iqa_jax.pp.decode import ICC, ORIENTATIONS, TO_STORE, Reading
@@ -32,29 +34,37 @@ OF_A_NAME = string.ascii_letters + string.digits + "-_"
 EXIT_LAYOUT, EXIT_NOTHING = 2, 4
 
 
-def public(
-    name: str,
-    source: str,
-    folder: str,
-    *,
-    allow_missing: bool = False,
-    reading: Reading = TO_STORE,
-) -> dict[str, Any]:
-    """Checks the release of a public set and builds it in `folder`.
+class Plan(NamedTuple):
+    """A set to build.
+
+    Attributes:
+      name: as configurations name it.
+      spec: its constants.
+      rows: of its images.
+      facts: to keep beside them.
+      passed: what its folder holds besides pictures, as text.
+    """
+
+    name: str
+    spec: Set
+    rows: list[Row]
+    facts: dict[str, Any]
+    passed: str = ""
+
+
+@contextlib.contextmanager
+def public(name: str, source: str, folder: str, *, allow_missing: bool = False) -> Iterator[Plan]:
+    """Checks the release of a public set; its files are there within the context.
 
     Args:
       name: one of `catalog.SETS`.
       source: its folder or archive.
-      folder: the folder of all sets, where this one is written.
+      folder: the folder of all sets.
       allow_missing: take the files that are there, although some are missing, extra or have other
         names; the set is marked incomplete, and so is every result on it.
-      reading: how image files are read.
-
-    Returns:
-      name, folder (where its files lie), images (how many).
 
     Raises:
-      LayoutError: the source does not fit; nothing was written.
+      LayoutError: the source does not fit.
     """
     if name not in SETS:
         close = difflib.get_close_matches(name, SETS, n=1)
@@ -74,8 +84,7 @@ def public(
         if not rows:
             raise LayoutError(f"{source}: none of the images is there", differences)
         lacking = max(spec.images - len(rows), 0)
-        facts = {"complete": not differences, "lacking": lacking}
-        return _build(name, folder, spec, rows, reading, **facts)
+        yield Plan(name, spec, rows, {"complete": not differences, "lacking": lacking})
 
 
 def check(spec: Set, rows: list[Row], layout: Layout) -> list[str]:
@@ -117,26 +126,34 @@ def unpacked(source: str, folder: str) -> Iterator[Path]:
         yield Path(place)
 
 
-def mine(o: argparse.Namespace) -> dict[str, Any]:
-    """Builds a user's own set; raises LayoutError if its table or folder does not fit."""
+@contextlib.contextmanager
+def mine(name: str, o: argparse.Namespace) -> Iterator[Plan]:
+    """Checks a user's own table or folder; raises LayoutError if it does not fit."""
     if not o.name or not set(o.name) <= set(OF_A_NAME):
         raise LayoutError(f"--name {o.name!r}: give the set a name of letters, digits, - and _")
-    name = f"{o.set}/{o.name}"
+    facts = {"complete": True, "lacking": 0}
     if o.set == "pool":
         with unpacked(o.source, o.folder) as root:
-            rows, spec = own.pool(root)
-            return _build(name, o.folder, spec, rows, reading_of(o), complete=True, lacking=0)
-    if o.low is None or o.high is None:
-        raise LayoutError(
-            "--low and --high: give both ends of the scale of the opinions (not of this table's "
-            "values: a scale taken from data changes with the data)"
-        )
+            rows, spec, passed = own.pool(root)
+            yield Plan(name, spec, rows, facts, passed)
+        return
     columns = {key: getattr(o, f"{key}_column") for key in own.COLUMNS}
     columns = {key: column for key, column in columns.items() if column}
+    if "dmos" in columns["mos"].lower() and not (o.lower_better or o.higher_better):
+        raise LayoutError(
+            f"--mos_column {columns['mos']}: a DMOS is low for good images, but not everywhere:"
+            " give --lower_better or --higher_better"
+        )
     rows = own.table(o.source, o.images, columns)
+    low, high, guess = own.scale(rows, o.low, o.high)
+    if guess:
+        better = "low" if o.lower_better else "high"
+        text = f"prepare: {columns['mos']} {guess}, {better} is good"
+        confirm = f"--low {low:g} --high {high:g} confirms, others change it"
+        print(f"{text}; {confirm}", file=sys.stderr)
     title = os.path.basename(o.source)
-    spec = own.catalog(rows, o.low, o.high, not o.lower_better, title, " ".join(o.labels.split()))
-    return _build(name, o.folder, spec, rows, reading_of(o), complete=True, lacking=0)
+    spec = own.catalog(rows, low, high, not o.lower_better, title, " ".join(o.labels.split()))
+    yield Plan(name, spec, rows, facts | {"scale_guessed": bool(guess)})
 
 
 def reading_of(o: argparse.Namespace) -> Reading:
@@ -144,13 +161,61 @@ def reading_of(o: argparse.Namespace) -> Reading:
     return dataclasses.replace(TO_STORE, icc=o.icc, orientation=o.orientation)
 
 
-def _build(
-    name: str, folder: str, spec: Set, rows: list[Row], reading: Reading, **facts: Any
-) -> dict[str, Any]:
+def _build(plan: Plan, o: argparse.Namespace) -> dict[str, Any]:
     # After all checks: TensorFlow takes seconds to import.
     from diffv2iqa_jax.data.sets import store
 
-    return store.build(name, folder, spec, rows, reading=reading, **facts)
+    def build(folder: str) -> dict[str, Any]:
+        options = {"reading": reading_of(o), "allow_missing": o.allow_missing}
+        return store.build(plan.name, folder, plan.spec, plan.rows, **options, **plan.facts)
+
+    if catalog.complete(plan.name, o.folder):
+        return prepared.swapped(plan.name, o.folder, build)
+    return build(o.folder)
+
+
+def run(name: str, o: argparse.Namespace) -> None:
+    """Builds a set, or says that it is there already.
+
+    Raises:
+      LayoutError: the source does not fit, or the set that is there is made of another one.
+    """
+    there = catalog.known(name) and catalog.complete(name, o.folder) and not o.overwrite
+    place, reading, archive = catalog.place(name, o.folder), reading_of(o), os.path.isfile(o.source)
+    if there and not os.path.exists(o.source):
+        print(f"{name}: is there already, in {place}; --source {o.source} is not, to compare it")
+        return
+    archive = o.set != "csv" and archive
+    if there and archive and prepared.same_archive(name, o.folder, o.source, reading):
+        print(f"{name}: is there already, in {place}")
+        return
+    allowed = o.allow_missing or (there and not prepared.held(name, o.folder).get("complete"))
+    found = public(o.set, o.source, o.folder, allow_missing=allowed)
+    with mine(name, o) if o.set in OWN else found as plan:
+        if archive:
+            plan.facts["archive"] = facts.archive(o.source)
+        if not there:
+            _say(_build(plan, o), plan)
+            return
+        lines, unseen = prepared.differences(name, o.folder, plan.spec, plan.rows, reading)
+    if lines:
+        other = ", another --name keeps both" if o.set in OWN else ", another --folder keeps both"
+        raise LayoutError(
+            f"{name}: is in {place} already and differs (nothing was written; --overwrite replaces "
+            f"it{other}):",
+            lines,
+        )
+    print(f"{name}: is there already, in {place}{f' (not compared: {unseen})' if unseen else ''}")
+
+
+def _say(done: dict[str, Any], plan: Plan) -> None:
+    print(f"{done['name']}: {done['images']} images in {done['folder']}")
+    if done["left_out"]:
+        lines = catalog.shortened(done["left_out"])
+        text = f"prepare: left out, as they cannot be read, {len(done['left_out'])} files:"
+        print("\n  ".join([text, *lines]), file=sys.stderr)
+    if plan.passed:
+        print(f"prepare: passed over: {plan.passed}", file=sys.stderr)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -165,6 +230,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument(
         "--allow_missing", action="store_true", help="take what is there, and mark the set"
     )
+    out.add_argument("--overwrite", action="store_true", help="replace the set that is there")
     out.add_argument(
         "--icc", choices=ICC, default=ICC[0], help="colour profiles: to sRGB, or as if not there"
     )
@@ -177,14 +243,20 @@ def parser() -> argparse.ArgumentParser:
     for key in own.COLUMNS:
         default = key if key in ("image", "mos") else None
         group.add_argument(f"--{key}_column", metavar="COLUMN", default=default)
-    group.add_argument("--low", type=float, help="lowest score the scale allows")
+    group.add_argument(
+        "--low",
+        type=float,
+        help="lowest score the scale allows; by default a guess, which is shown",
+    )
     group.add_argument("--high", type=float, help="highest score the scale allows")
+    better = group.add_mutually_exclusive_group()
+    better.add_argument("--lower_better", action="store_true", help="a low score is a good one")
+    better.add_argument("--higher_better", action="store_true", help="a high one; the default")
     group.add_argument(
         "--labels",
         default="given",
         help="what the scores are: MOS or DMOS of people, or 'formula NAME'; reports call them so",
     )
-    group.add_argument("--lower_better", action="store_true", help="a low score is a good one")
     return out
 
 
@@ -194,21 +266,11 @@ def main(argv: list[str] | None = None) -> int:
     if storage.is_remote(o.folder):
         print(f"prepare: --folder {o.folder}: must be local; copy it then", file=sys.stderr)
         return EXIT_LAYOUT
-    name = f"{o.set}/{o.name}" if o.set in OWN else o.set
-    if catalog.known(name) and catalog.complete(name, o.folder):
-        path = catalog.place(name, o.folder)
-        print(f"{name}: is there already; remove {path} to build it anew")
-        return 0
     try:
-        if o.set in OWN:
-            done = mine(o)
-        else:
-            options = {"allow_missing": o.allow_missing, "reading": reading_of(o)}
-            done = public(o.set, o.source, o.folder, **options)
+        run(f"{o.set}/{o.name}" if o.set in OWN else o.set, o)
     except (LayoutError, OSError) as error:
         print(f"prepare: {error}", file=sys.stderr)
         return EXIT_NOTHING if isinstance(error, NothingError) else EXIT_LAYOUT
-    print(f"{done['name']}: {done['images']} images in {done['folder']}")
     return 0
 
 

@@ -26,7 +26,7 @@ class Source:
       read: ids -> their stored records.
       parse: stored record -> example as tensors, images still encoded; for tf.data.
       originals: the records of the references, where each is stored once.
-      facts: of a set that was prepared: its scale, parts and digest, see `store.facts`; else {}.
+      facts: of a set that was prepared: its scale, parts and digest, see `sets.facts.of`; else {}.
     """
 
     name: str

@@ -9,12 +9,11 @@ import numpy as np
 
 from diffv2iqa_jax import storage
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import decode, formats
+from diffv2iqa_jax.pp import decode, listing
 
 LOG = logging.getLogger(__name__)
 DAMAGED_MOST = 0.001  # share of all photos; more is a fault of the collection
 READING = decode.Reading()
-ENDINGS = formats.endings()
 FEATURES = ("image", "image/encoded")  # where an example holds the encoded photo
 
 
@@ -90,21 +89,41 @@ class Shelf:
 
 
 def list_files(where: str) -> list[str]:
-    """Image files of a folder (and those below it) or of a glob, sorted; of a bucket, a folder.
+    """Pictures of a folder (and those below it) or of a glob, sorted; of a bucket, a folder.
+
+    Kinds that are refused by name, such as camera raw, are passed over like what is no picture;
+    a line in the log counts both.
 
     Raises:
       ValueError: there is none.
     """
     where = os.path.expanduser(where)
+    passed = listing.Passed()
     if storage.is_remote(where):
-        paths = storage.files_below(where)
+        paths = (p for p in storage.files_below(where) if not listing.is_companion(p, where))
+        found = [p for p in paths if _is_readable(p, passed)]
+    elif os.path.isdir(where):
+        found = [p for p in listing.walk(where, passed) if _is_readable(p, passed)]
     else:
-        pattern = os.path.join(glob.escape(where), "**", "*") if os.path.isdir(where) else where
-        paths = [p for p in glob.glob(pattern, recursive=True) if os.path.isfile(p)]
-    files = sorted(p for p in paths if p.lower().endswith(ENDINGS))
-    if not files:
-        raise ValueError(f"{where}: no {', '.join(ENDINGS)} files there; name a folder or a glob")
-    return files
+        paths = [p for p in glob.glob(where, recursive=True) if os.path.isfile(p)]
+        paths = [p for p in paths if not listing.is_companion(p, where)]
+        found = [p for p in paths if listing.is_picture(p, passed) and _is_readable(p, passed)]
+    over = f" (passed over: {passed})" if str(passed) else ""
+    if not found:
+        raise ValueError(f"{where}: no pictures there{over}; name a folder or a glob")
+    if over:
+        LOG.info("%s: %d pictures%s", where, len(found), over)
+    return sorted(found)
+
+
+def _is_readable(path: str, passed: listing.Passed) -> bool:
+    """Whether a picture is none of a kind that is refused by name; if it is, it is counted."""
+    ending = os.path.splitext(path)[1].lower()
+    local = not storage.is_remote(path)
+    if ending in listing.READABLE or (local and ending not in listing.PICTURES):
+        return True
+    passed.file(os.path.basename(path))
+    return False
 
 
 def _open(where: str) -> tuple[list[str], Callable[[int], bytes]]:

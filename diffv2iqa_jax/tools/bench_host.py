@@ -60,7 +60,7 @@ def reading(o: argparse.Namespace) -> dict[str, Any]:
         pictures = [Image.fromarray(scenes.scene(i, size)[: size * 3 // 4]) for i in range(8)]
         for i in range(count):
             pictures[i % 8].save(raw / f"{i}.jpg", quality=90 - i % 5)
-        rows, spec = own.pool(raw)
+        rows, spec, _ = own.pool(raw)
         start = time.perf_counter()
         store.build("pool/bench", folder, spec, rows)
         prepared = count / (time.perf_counter() - start)

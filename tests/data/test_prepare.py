@@ -77,7 +77,7 @@ def test_a_release_becomes_a_set_that_reads_back(release, tmp_path, capsys):
         pixels = np.asarray(Image.open(release / "images" / original))
         np.testing.assert_array_equal(batch["reference"][row], pixels[:, 2:10])
     again, out, _ = run(capsys, "kadid10k", "--source", "nowhere", "--folder", data)
-    assert again == 0 and "is there already" in out
+    assert again == 0 and "is there already" in out and "to compare it" in out
 
 
 def test_an_archive_is_taken_and_leaves_nothing_behind(release, tmp_path, capsys):
@@ -110,8 +110,10 @@ def test_differences_stop_it_unless_they_are_allowed(release, tmp_path, capsys):
 
 def test_a_picture_that_cannot_be_read_leaves_nothing(release, tmp_path, capsys):
     (release / "images" / "I02_25_05.png").write_bytes(b"<html>")
+    (release / "images" / "I01.png").write_bytes(b"")
     code, _, err = run(capsys, "kadid10k", "--source", release, "--folder", tmp_path / "data")
-    assert code == 2 and "I02_25_05.png: starts with" in err
+    assert code == 2 and "I02_25_05.png: starts with" in err and "I01.png: is empty" in err
+    assert "2 files of 250 images cannot be read" in err and len(err.splitlines()) == 3
     assert not catalog.complete("kadid10k", str(tmp_path / "data"))
     assert not [p for p in (tmp_path / "data").rglob("*") if p.is_file()]
 
@@ -136,7 +138,7 @@ def test_a_score_beyond_the_scale_and_a_name_twice_are_said(release, tmp_path, c
         (["kadid10k", "--source", "x.rar"], 2, "unpack it first"),
         (["pool", "--source", "empty"], 2, "--name None: give the set a name"),
         (["pool", "--name", "../x", "--source", "empty"], 2, "letters, digits"),
-        (["csv", "--name", "a", "--source", "empty"], 2, "--low and --high: give both ends"),
+        (["csv", "--name", "a", "--source", "empty"], 2, "must be the table of labels"),
         (["csv", "--name", "a", "--source", "x", "--low", "0", "--high", "1"], 2, "no such file"),
     ],
 )
@@ -223,7 +225,7 @@ def test_bad_rows_are_listed_by_number(photos, rows, message, tmp_path, capsys):
 
 def test_other_bad_tables(photos, tmp_path, capsys):
     argv = ("csv", "--name", "a", "--folder", tmp_path / "data", "--low", 0, "--high", 9)
-    semicolons = labelled(photos, "image;mos\np0.png;3,5\n")
+    semicolons = labelled(photos, "image;mos\np0.png;3,5\np1.png;3.5\n")
     assert "write a point, not a comma" in run(capsys, *argv, "--source", semicolons)[2]
     path = labelled(photos, "file,score\np0.png,3\n")
     message = "no column 'image', 'mos'; it has ['file', 'score']"
@@ -237,12 +239,205 @@ def test_other_bad_tables(photos, tmp_path, capsys):
     assert len(err.splitlines()) == 21 and "and 80 more" in err
 
 
+def test_a_scale_is_guessed_and_said(photos, tmp_path, capsys):
+    path = labelled(
+        photos, "\n".join(["image,mos", *(f"p{i}.png,{1.2 + i / 2}" for i in range(6))])
+    )
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    code, _, err = run(capsys, *argv)
+    assert code == 0 and err == (
+        "prepare: mos 1.2 to 3.7 taken on a scale from 1 to 5, high is good; "
+        "--low 1 --high 5 confirms, others change it\n"
+    )
+    assert reading.load("csv/a", str(tmp_path / "data")).facts["scale"] == [1, 5]
+    assert run(capsys, *argv, "--low", 1, "--high", 5)[0] == 0
+    code, _, err = run(capsys, *argv, "--low", 0, "--high", 5)
+    assert code == 2 and "scale: 1..5 there, 0..5 now" in err
+    code, _, err = run(capsys, *argv, "--low", 0, "--overwrite")
+    assert code == 2 and "give both ends" in err and "from 1.2 to 3.7" in err
+    labelled(photos, "image,mos\np0.png,930\np1.png,1850\n")
+    code, _, err = run(capsys, *argv, "--overwrite")
+    assert code == 2 and "give both ends" in err and "from 930 to 1850" in err
+
+
+def test_the_direction_of_a_dmos_is_asked_for(photos, tmp_path, capsys):
+    path, data = labelled(photos, "image,DMOS\np0.png,3\np1.png,4\n"), tmp_path / "data"
+    argv = ("csv", "--name", "a", "--source", path, "--folder", data, "--mos_column", "DMOS")
+    code, _, err = run(capsys, *argv)
+    assert code == 2 and "--lower_better or --higher_better" in err and err.count("\n") == 1
+    assert run(capsys, *argv, "--higher_better")[0] == 0
+    assert reading.load("csv/a", str(data)).facts["higher_is_better"]
+
+
+def test_images_are_found_as_tables_name_them(photos, tmp_path, capsys):
+    (photos / "in").mkdir()
+    twins.picture(photos / "in" / "q.png")
+    names = ["./p0.png", "photos/p1.png", r"photos\p2.png", r"in\q.png", str(photos / "p3.png")]
+    path = labelled(photos, "\n".join(["image,mos", *(f"{name},1" for name in names)]))
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    assert run(capsys, *argv, "--low", 0, "--high", 1)[0] == 0
+    table = reading.load("csv/a", str(tmp_path / "data")).table
+    assert table["name"].tolist() == ["in/q.png", "p0.png", "p1.png", "p2.png", "p3.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,mos\nP0.PNG,1\n", "row 2: image 'P0.PNG' is not in"),
+        ("image,mos\nP0.PNG,1\n", "there is 'p0.png'"),
+        ("image,mos\np0,1\n", "there is 'p0.png'"),
+        ("image,mos\nC:\\lab\\p0.png,1\n", "there is 'p0.png'"),
+        ("image,mos\np0.png,1\n./p0.png,1\n", "row 3: 'p0.png' stands in row 2 too"),
+        ("image,mos\np0.png,1\np0.png,1\n", "average its ratings first"),
+        ("image,mos\np0.png,50%\n", "row 2: mos '50%' must be a finite number, without %"),
+        ('image,mos\np0.png,"1,234"\n', "write a point, not a comma"),
+        ('image,mos\np0.png,"1.234,5"\n', "its thousands not parted"),
+        ("image,mos\np0.png,1_0\n", "must be a finite number"),
+        ("image,mos\n\np0.png,1\nq.png,x\n", "row 4: mos 'x' must be"),
+        ("image,mos\n\np0.png,1\nq.png,x\n", "row 4: image 'q.png' is not in"),
+        ("Image , MOS\np0.png,1\n", "'image' (did you mean 'Image'?), 'mos' (did you mean 'MOS'?)"),
+        ("p0.png,1\np1.png,2\n", "its first row must name the columns"),
+    ],
+)
+def test_what_a_table_means_is_not_guessed(photos, text, message, tmp_path, capsys):
+    path = labelled(photos, text)
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    code, _, err = run(capsys, *argv, "--low", 0, "--high", 100)
+    assert code in (2, 4) and message in err and nothing_written(tmp_path / "data")
+
+
+def test_levels_are_whole(photos, tmp_path, capsys):
+    path = labelled(photos, "image,mos,level\np0.png,1,2.0\np1.png,1,2.5\n")
+    argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
+    code, _, err = run(capsys, *argv, "--level_column", "level")
+    assert code == 2 and "row 3: level '2.5' must be a whole number" in err
+
+
 def test_a_pool_has_no_opinions(photos, tmp_path, capsys):
     argv = ("pool", "--name", "mine", "--source", photos, "--folder", tmp_path / "data")
     assert run(capsys, *argv)[0] == 0
     source = reading.load("pool/mine", str(tmp_path / "data"))
     assert len(source.table["id"]) == 6 and np.isnan(source.table["mos"]).all()
     assert source.facts["rated"] is False
+
+
+@pytest.fixture
+def torn(photos):
+    """A pool of eight pictures with three damaged ones and what else lies in folders."""
+    cut = pictures.encoded(pictures.picture(40, 40))[:-900]
+    for name, data in (("cut.png", cut), ("empty.jpg", b""), ("x.svg", b"<svg/>")):
+        (photos / name).write_bytes(data)
+    (photos / "cut.jpg").write_bytes(pictures.encoded(pictures.picture(40, 40), "JPEG")[:600])
+    (photos / "._p0.png").write_bytes(b"\0\5\x16\7")
+    (photos / "notes.txt").write_text("")
+    return photos
+
+
+def test_all_damaged_files_are_listed_at_once_and_can_be_left_out(torn, tmp_path, capsys):
+    data = tmp_path / "data"
+    argv = ("pool", "--name", "torn", "--source", torn, "--folder", data)
+    code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "") and not [p for p in data.rglob("*") if p.is_file()]
+    head, *lines = err.splitlines()
+    assert "4 files of 10 images cannot be read" in head and "--allow_missing" in head
+    assert [line.partition(":")[0].rpartition("/")[2] for line in lines] == [
+        "cut.jpg",
+        "cut.png",
+        "empty.jpg",
+        "x.svg",
+    ]
+    assert " at 0x" not in err and "object" not in err
+    code, out, err = run(capsys, *argv, "--allow_missing")
+    assert (
+        code == 0 and "pool/torn: 6 images" in out and "left out, as they cannot be read, 4" in err
+    )
+    assert "passed over: 1 companion (._*), 1 .txt" in err
+    facts = reading.load("pool/torn", str(data)).facts
+    assert not facts["complete"] and facts["lacking"] == 4
+    assert facts["left_out"] == ["cut.jpg", "cut.png", "empty.jpg", "x.svg"]
+    assert run(capsys, *argv, "--allow_missing")[0] == 0
+    twins.picture(torn / "cut.png")
+    code, _, err = run(capsys, *argv, "--allow_missing")
+    assert code == 2 and "files: 1 hold other pictures, first cut.png" in err
+
+
+def test_an_original_that_cannot_be_read_takes_its_images_with_it(release, tmp_path, capsys):
+    (release / "images" / "I01.png").write_bytes(b"")
+    argv = ("kadid10k", "--source", release, "--folder", tmp_path / "data", "--allow_missing")
+    code, out, err = run(capsys, *argv)
+    assert code == 0 and "125 images" in out and "I01.png: is empty" in err
+    source = reading.load("kadid10k", str(tmp_path / "data"))
+    assert set(source.table["group"]) == {"I02"} and source.facts["lacking"] == 125
+
+
+# Prepared again.
+
+
+def test_the_same_input_again_is_done_at_once(photos, tmp_path, capsys, monkeypatch):
+    path, data = labelled(photos, "\n".join(["image,mos,scene", *ROWS])), tmp_path / "data"
+    argv = ("csv", "--name", "a", "--source", path, "--folder", data, "--low", 0, "--high", 9)
+    assert run(capsys, *argv)[0] == 0
+    before = {p: p.read_bytes() for p in data.rglob("*") if p.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(reading, "load", None)  # neither the set nor a picture is read
+        patch.setattr(decode, "read", None)
+        code, out, err = run(capsys, *argv)
+        assert (code, err) == (0, "") and "is there already" in out
+    for file in photos.iterdir():  # copied elsewhere: the same, at other times
+        os.utime(file, (1, 1))
+    assert run(capsys, *argv)[0] == 0
+    assert {p: p.read_bytes() for p in data.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        (["p0.png,4,s0", *ROWS[1:]], {}, "labels: 1 differ, first p0.png: 1.0 there, 4.0 now"),
+        (ROWS[1:], {}, "images: 1 are gone, first p0.png"),
+        ([*ROWS[:5], "p5.png,6,s9"], {}, "group: 1 differ, first p5.png: s1 there, s9 now"),
+        (ROWS, {"--high": 10}, "scale: 0..9 there, 0..10 now"),
+        (ROWS, {"--lower_better": None}, "higher is better: True there, False now"),
+        (ROWS, {"--icc": "ignore"}, "--icc: convert there, ignore now"),
+        (None, {}, "files: 1 hold other pictures, first p3.png"),
+    ],
+)
+def test_other_input_is_refused_until_it_is_to_overwrite(
+    photos, rows, options, message, tmp_path, capsys
+):
+    path, data = labelled(photos, "\n".join(["image,mos,scene", *ROWS])), tmp_path / "data"
+    argv = ("csv", "--name", "a", "--source", path, "--folder", data, "--group_column", "scene")
+    first = {"--low": 0, "--high": 9}
+    assert run(capsys, *argv, *(x for pair in first.items() for x in pair))[0] == 0
+    before = {p: p.read_bytes() for p in data.rglob("*") if p.is_file()}
+    if rows:
+        labelled(photos, "\n".join(["image,mos,scene", *rows]))
+    else:
+        twins.picture(photos / "p3.png", 77, (10, 9))
+    now = [x for pair in (first | options).items() for x in pair if x is not None]
+    code, out, err = run(capsys, *argv, *now)
+    assert (code, out) == (2, "") and message in err and len(err.splitlines()) == 2
+    assert "--overwrite" in err and "--name" in err
+    assert {p: p.read_bytes() for p in data.rglob("*") if p.is_file()} == before
+    assert run(capsys, *argv, *now, "--overwrite")[0] == 0
+    assert len(reading.load("csv/a", str(data)).table["id"]) == len(rows or ROWS)
+    assert run(capsys, *argv, *now)[0] == 0
+    assert not [name for name in os.listdir(data) if name.startswith(".")]
+
+
+def test_an_archive_prepared_again_is_unpacked_only_if_it_changed(
+    release, tmp_path, capsys, monkeypatch
+):
+    source, data = tmp_path / "kadid10k.zip", tmp_path / "data"
+    shutil.make_archive(str(tmp_path / "kadid10k"), "zip", release)
+    argv = ("kadid10k", "--source", source, "--folder", data)
+    assert run(capsys, *argv)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare.archives, "unpack", None)
+        assert run(capsys, *argv)[0] == 0
+    twins.picture(release / "images" / "I02.png", 5, (12, 8))
+    shutil.make_archive(str(tmp_path / "kadid10k"), "zip", release)
+    code, _, err = run(capsys, *argv)
+    assert code == 2 and "files: 1 hold other pictures, first I02.png" in err
 
 
 # What is stored of a file.

@@ -81,6 +81,7 @@ def test_a_folder_gets_a_row_for_each_picture_in_order(run, photos, loaded_by_cr
     assert json.loads(good["protocol"])["pp"] == "grid(16)"
     assert rows[1]["status"] == "failed" and rows[1]["score"] == ""
     assert "6 ok, 1 failed (1 E_DECODE)" in err and "images/s" in err
+    assert err.endswith("score: passed over: 1 .txt\n")
 
 
 def test_jsonl_holds_the_same(run, photos, tmp_path):
@@ -334,7 +335,7 @@ def test_nothing_to_score_is_said(run, tmp_path):
 def test_info_and_dry_run_score_nothing(run, photos):
     code, out, _ = run("--info")
     assert code == score.OK and json.loads(out)["direction"] == "higher is better"
-    assert run(photos, "--dry_run")[1] == "7 pictures\n"
+    assert run(photos, "--dry_run")[1:] == ("7 pictures\n", "score: passed over: 1 .txt\n")
 
 
 @pytest.mark.parametrize(

@@ -3,24 +3,22 @@
 People type these files. All bad rows are refused at once, each with its number.
 """
 
-import csv
-import io
+import contextlib
 import math
 import re
-import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 from scipy import io as matlab
 
+from diffv2iqa_jax import tables
 from diffv2iqa_jax.data.sets.catalog import LayoutError
-
-MOST_BYTES = 512 * 2**20  # of one unpacked Excel part; no label file comes near
+from diffv2iqa_jax.errors import TableError
 
 
 def table(path: Path, columns: tuple[str, ...] = ()) -> list[dict[str, str]]:
-    """Rows of a text table, UTF-8 with or without a mark, any line ends; "," ";" or tab.
+    """Rows of a table; see `tables.read`.
 
     Args:
       path: the file; its first row names the columns, unless `columns` does.
@@ -30,37 +28,30 @@ def table(path: Path, columns: tuple[str, ...] = ()) -> list[dict[str, str]]:
       One dict a row, with the row's number in the file (from 1) under "#".
 
     Raises:
-      LayoutError: not UTF-8, empty, or rows with too many or too few fields.
+      LayoutError: it cannot be read as a table.
     """
+    with _refused():
+        columns, rows = tables.read(path, columns)
+    return [{**dict(zip(columns, row, strict=True)), "#": str(n)} for n, row in rows]
+
+
+@contextlib.contextmanager
+def _refused() -> Iterator[None]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LayoutError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    first_line = text.partition("\n")[0]
-    separator = max(",;\t", key=first_line.count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-    numbered = [(rows.line_num, [f.strip() for f in row]) for row in rows if any(row)]
-    if not columns:
-        if not numbered:
-            raise LayoutError(f"{path}: is empty; its first row must name the columns")
-        columns = tuple(numbered.pop(0)[1])
-    wrong = [
-        f"row {number}: {len(row)} fields instead of {len(columns)}"
-        + (" (a comma in a number? write a point)" if separator == "," else "")
-        for number, row in numbered
-        if len(row) != len(columns)
-    ]
-    if wrong:
-        raise LayoutError(f"{path}: {len(wrong)} rows do not fit its columns", wrong)
-    return [{**dict(zip(columns, row, strict=True)), "#": str(n)} for n, row in numbered]
+        yield
+    except TableError as error:
+        raise LayoutError(error.headline, error.lines) from error
 
 
 def pick(path: Path, rows: list[dict[str, str]], *columns: str) -> None:
     """Raises LayoutError for a table that lacks one of these columns."""
-    present = [key for key in (rows[0] if rows else {}) if key != "#"]
+    present = [key for key in (rows[0] if rows else {}) if key not in ("#", "")]
     lacking = [c for c in columns if c not in present]
     if lacking:
-        raise LayoutError(f"{path}: no column {', '.join(map(repr, lacking))}; it has {present}")
+        near = {c: tables.near(c, present).removeprefix("; ") for c in lacking}
+        named = [f"{c!r} ({x})" if x.startswith("did") else repr(c) for c, x in near.items()]
+        end = f"it has {present[:20]}{tables.unnamed(present)}"
+        raise LayoutError(f"{path}: no column {', '.join(named)}; {end}")
 
 
 def numbers(path: Path, rows: list[dict[str, str]], column: str) -> list[float]:
@@ -69,17 +60,41 @@ def numbers(path: Path, rows: list[dict[str, str]], column: str) -> list[float]:
     Raises:
       LayoutError: some cells are no finite numbers; lists their rows.
     """
-    values, wrong = [], []
-    for row in rows:
-        value = _number(row[column])
-        values.append(value)
-        if not math.isfinite(value):
-            comma = re.fullmatch(r"[-+]?\d+,\d+", row[column])
-            why = "write a point, not a comma" if comma else "must be a finite number"
-            wrong.append(f"row {row['#']}: {column} {row[column]!r} {why}")
+    values, wrong = parsed(rows, column)
     if wrong:
         raise LayoutError(f"{path}: {len(wrong)} bad values", wrong)
     return values
+
+
+def parsed(rows: list[dict[str, str]], column: str) -> tuple[list[float], list[str]]:
+    """A column as numbers, and a line on each cell that is no finite number.
+
+    Commas are read as points where that is all they can be: in every cell that has no whole number,
+    and not always before three digits, as if they parted thousands.
+    """
+    cells = [row[column] for row in rows]
+    commas = [re.fullmatch(r"[-+]?\d+,(\d+)", cell) for cell in cells]
+    whole = (re.fullmatch(r"[-+]?\d+", cell) for cell in cells)
+    if all(c or w for c, w in zip(commas, whole, strict=True)):
+        if any(c and len(c[1]) != 3 for c in commas):
+            cells = [cell.replace(",", ".") for cell in cells]
+    values = [_number(cell) for cell in cells]
+    wrong = [
+        f"row {row['#']}: {column} {cell!r} {_why(cell)}"
+        for row, cell, value in zip(rows, cells, values, strict=True)
+        if not math.isfinite(value)
+    ]
+    return values, wrong
+
+
+def _why(cell: str) -> str:
+    if re.fullmatch(r"[-+]?\d+,\d+", cell):
+        return "write a point, not a comma"
+    if cell.endswith("%"):
+        return "must be a finite number, without %"
+    if re.fullmatch(r"[-+]?[\d.,'_ \u00a0\u202f]+", cell):
+        return "must be a finite number, its thousands not parted, such as 1234.5"
+    return "must be a finite number"
 
 
 def pairs(path: Path) -> list[tuple[str, float]]:
@@ -127,27 +142,9 @@ def _flat(x: np.ndarray) -> np.ndarray:
 
 
 def excel(path: Path) -> list[list[list[str]]]:
-    """The sheets of an .xlsx file, each a list of rows of texts; empty cells are "".
-
-    Only values are read: no formula, style or link.
-
-    Raises:
-      LayoutError: it is no such file, or it unpacks to more than any label file.
-    """
-    try:
-        with zipfile.ZipFile(path) as file:
-            parts = [i.filename for i in file.infolist()]
-            shared = "xl/sharedStrings.xml"
-            texts = [_text(x) for x in _xml(file, shared, path)] if shared in parts else []
-            sheets = sorted(
-                (p for p in parts if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", p)),
-                key=lambda p: (len(p), p),
-            )
-            return [_sheet(_xml(file, sheet, path), texts) for sheet in sheets]
-    except (zipfile.BadZipFile, ElementTree.ParseError, KeyError, IndexError, ValueError) as error:
-        if isinstance(error, LayoutError):
-            raise
-        raise LayoutError(f"{path}: cannot be read as an Excel file ({error})") from error
+    """As `tables.excel`; raises LayoutError."""
+    with _refused():
+        return tables.excel(path)
 
 
 def below(path: Path, *columns: str) -> list[dict[str, str]]:
@@ -173,43 +170,6 @@ def below(path: Path, *columns: str) -> list[dict[str, str]]:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        return math.nan if "_" in text else float(text)  # Python takes 1_000 for 1000
     except ValueError:
         return math.nan
-
-
-def _xml(file: zipfile.ZipFile, part: str, path: Path) -> ElementTree.Element:
-    if file.getinfo(part).file_size > MOST_BYTES:
-        raise LayoutError(f"{path}: {part} unpacks to more than {MOST_BYTES >> 20} MiB")
-    data = file.read(part)
-    if b"<!DOCTYPE" in data[:1000]:
-        raise LayoutError(f"{path}: {part} declares a document type; label files never do")
-    return ElementTree.fromstring(data)
-
-
-def _text(element: ElementTree.Element) -> str:
-    return "".join(x.text or "" for x in element.iter() if x.tag.endswith("}t")).strip()
-
-
-def _sheet(root: ElementTree.Element, texts: list[str]) -> list[list[str]]:
-    rows = []
-    for row in (x for x in root.iter() if x.tag.endswith("}row")):
-        cells: list[str] = []
-        for cell in row:
-            letters = re.match(r"[A-Z]+", cell.get("r", ""))
-            place = _column(letters.group()) if letters else len(cells)
-            cells += [""] * (place + 1 - len(cells))
-            value = next((x.text or "" for x in cell if x.tag.endswith("}v")), "")
-            kind = cell.get("t")
-            cells[place] = texts[int(value)] if kind == "s" else value.strip()
-            if kind == "inlineStr":
-                cells[place] = _text(cell)
-        rows.append(cells)
-    return rows
-
-
-def _column(letters: str) -> int:
-    place = 0
-    for letter in letters[:3]:
-        place = 26 * place + ord(letter) - 64
-    return place - 1

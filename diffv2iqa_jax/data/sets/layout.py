@@ -5,9 +5,7 @@ import re
 from pathlib import Path
 
 from diffv2iqa_jax.data.sets.catalog import MOST_LINES, LayoutError, NothingError, shortened
-from diffv2iqa_jax.pp import formats
-
-ENDINGS = formats.endings()
+from diffv2iqa_jax.pp import listing
 
 
 class Layout:
@@ -17,14 +15,17 @@ class Layout:
         """Reads the names below `root`; links to folders are not followed.
 
         Raises:
-          LayoutError: no such folder; NothingError: nothing in it.
+          LayoutError: no such folder, or one that cannot be listed; NothingError: nothing in it.
         """
         self.root = Path(root)
         if not self.root.is_dir():
             raise LayoutError(f"{root}: is not a folder; give the unpacked download or its archive")
         self._any_case = any_case
         self._names: dict[Path, dict[str, list[str]]] = {}
-        for folder, _, names in os.walk(self.root):
+        self.passed = listing.Passed()  # what `images` was asked about, and is no picture
+        for folder, folders, names in os.walk(self.root, onerror=_refuse):
+            paths = (os.path.join(folder, name) for name in folders)
+            folders[:] = [os.path.basename(p) for p in paths if listing.is_listed(p, self.passed)]
             folded: dict[str, list[str]] = {}
             for name in sorted(names):
                 folded.setdefault(name.casefold(), []).append(name)
@@ -110,9 +111,10 @@ class Layout:
         self._searched.setdefault(folder, set()).update(names)
 
     def images(self, folder: Path) -> list[Path]:
-        """All images that lie in a folder, sorted."""
+        """All pictures that lie in a folder, sorted."""
         names = [n for held in self._names[folder].values() for n in held]
-        return [folder / n for n in sorted(names) if n.lower().endswith(ENDINGS)]
+        paths = (folder / n for n in sorted(names))
+        return [p for p in paths if listing.is_picture(str(p), self.passed)]
 
     def extra(self) -> list[str]:
         """Images that nobody asked for, in folders where others were found."""
@@ -160,3 +162,7 @@ class Layout:
     def top(self) -> list[str]:
         """The names at the top, those of folders with a slash at the end."""
         return [p.name + "/" * p.is_dir() for p in sorted(self.root.iterdir())]
+
+
+def _refuse(error: OSError) -> None:
+    raise LayoutError(f"{error.filename}: cannot be listed ({error.strerror}); change its rights")

@@ -7,8 +7,6 @@ not of its download and 125 copies of each original.
 
 import contextlib
 import dataclasses
-import functools
-import hashlib
 import io
 import zlib
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ import tensorflow_datasets as tfds
 from absl import logging as absl_logging
 from PIL import Image
 
-from diffv2iqa_jax.data.sets import catalog
+from diffv2iqa_jax.data.sets import catalog, facts
 from diffv2iqa_jax.data.sets.catalog import LayoutError, Row, Set
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode
@@ -29,6 +27,11 @@ from diffv2iqa_jax.pp.ahead import CORES, in_order
 from diffv2iqa_jax.pp.decode import TO_STORE, Reading
 
 tf.config.set_visible_devices([], "GPU")  # accelerators belong to JAX
+
+
+class Damaged(Exception):
+    """Files of a set cannot be read: its builder has them."""
+
 
 SPLIT, REFERENCES = "rated", "references"
 AT_ONCE = 64  # images read ahead
@@ -41,7 +44,7 @@ class SetConfig(tfds.core.BuilderConfig):
     Attributes:
       rows: of the images, by name.
       spec: the set's constants.
-      facts: kept beside the images, see `facts`.
+      facts: kept beside the images, see `facts.of`.
       reading: how their files are read.
     """
 
@@ -79,16 +82,42 @@ class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Iterator]:
+        self.damaged: dict[Path, str] = {}
         rated = {SPLIT: self._generate_examples()}
-        return rated | ({REFERENCES: self._references()} if self._originals() else {})
+        splits = rated | ({REFERENCES: self._references()} if self._originals() else {})
+        self._unread = len(splits)
+        return splits
+
+    def _read(self, paths: list[Path]) -> Iterator[tuple[bytes, int] | None]:
+        """The bytes to store of each file, and their content; None once a file was damaged.
+
+        All files are read, whatever is wrong with some: `damaged` then has them all.
+
+        Raises:
+          Damaged: after the last file of the last split, so that nothing is kept.
+        """
+        for path, found in zip(
+            paths,
+            _all_encoded(paths, self.builder_config.spec, self.builder_config.reading),
+            strict=True,
+        ):
+            if isinstance(found, str):
+                self.damaged[path] = found
+            yield None if self.damaged else found
+        self._unread -= 1
+        if not self._unread and self.damaged:
+            raise Damaged
 
     def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
         config = self.builder_config
         reference_ids = {path: id for id, path in enumerate(self._originals())}
         order = sorted(range(len(config.rows)), key=lambda i: config.rows[i].name)
         rows = [config.rows[i] for i in order]
-        images = _all_encoded([r.image for r in rows], config.spec, config.reading)
-        for id, (row, place, (data, content)) in enumerate(zip(rows, order, images, strict=True)):
+        images = self._read([r.image for r in rows])
+        for id, (row, place, found) in enumerate(zip(rows, order, images, strict=True)):
+            if found is None:
+                continue
+            data, content = found
             native = np.nan if row.native is None else row.native
             record = {
                 "image": data,
@@ -111,8 +140,10 @@ class Diffv2iqaSets(tfds.core.GeneratorBasedBuilder):
         config, paths = self.builder_config, self._originals()
         groups = {r.reference: r.group for r in config.rows}
         unrated = {"mos": np.nan, "native": np.nan, "type": "", "level": 0, "part": ""}
-        images = _all_encoded(paths, config.spec, config.reading)
-        for id, (path, (data, content)) in enumerate(zip(paths, images, strict=True)):
+        for id, (path, found) in enumerate(zip(paths, self._read(paths), strict=True)):
+            if found is None:
+                continue
+            data, content = found
             record = {"image": data, "content": content, "name": path.name, "group": groups[path]}
             yield id, record | unrated | {"id": id, "order": id, "reference_id": id}
 
@@ -126,25 +157,6 @@ def opened(name: str, folder: str) -> tfds.core.DatasetBuilder:
     return tfds.builder_from_directory(str(catalog.place(name, folder)))
 
 
-def facts(name: str, spec: Set, rows: list[Row], **more: Any) -> dict[str, Any]:
-    """Facts to keep beside the images: the scale, the parts, a digest of names and scores."""
-    sha = hashlib.sha256()
-    for row in sorted(rows):
-        sha.update(f"{row.name}\t{row.native}\t{row.part}\n".encode())
-    return {
-        "set": name,
-        "title": spec.title,
-        "scale": [spec.low, spec.high],
-        "higher_is_better": spec.higher,
-        "labels": spec.opinions,
-        "rated": any(r.native is not None for r in rows),
-        "by": spec.by,
-        "parts": sorted({r.part for r in rows} - {""}),
-        "labels_sha256": sha.hexdigest(),
-        **more,
-    }
-
-
 def build(
     name: str,
     folder: str,
@@ -152,6 +164,7 @@ def build(
     rows: list[Row],
     *,
     reading: Reading = TO_STORE,
+    allow_missing: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
     """Writes a set; killed at any moment, it leaves nothing that looks like one.
@@ -162,33 +175,71 @@ def build(
       spec: the set's constants.
       rows: of its images, in any order.
       reading: how the files are read; its options are kept with the facts.
+      allow_missing: leave images out that cannot be read, and mark the set incomplete.
       more: further facts to keep.
 
     Returns:
-      name, folder (where its files lie), images (how many).
+      name, folder (where its files lie), images (how many), left_out (a line each on images that
+      cannot be read).
 
     Raises:
-      LayoutError: an image cannot be read; names it.
+      LayoutError: images cannot be read; lists them, after all were read.
     """
-    options = {"icc": reading.icc, "orientation": reading.orientation}
+    more |= {"icc": reading.icc, "orientation": reading.orientation}
+    more |= {"rows_sha256": facts.rows_sha256(rows), "files_sha256": facts.files_sha256(rows)}
+    builder, damaged = _written(name, folder, spec, rows, reading, more)
+    if not damaged:
+        path = str(builder.data_path)
+        return {"name": name, "folder": path, "images": len(rows), "left_out": []}
+    sound = [r for r in rows if r.image not in damaged and r.reference not in damaged]
+    lines = list(damaged.values())
+    count = f"{len(lines)} {'file' if len(lines) == 1 else 'files'} of {len(rows)} images"
+    if not allow_missing or not sound:
+        hint = "; --allow_missing leaves them out and marks the set" if sound else ""
+        raise LayoutError(f"{count} cannot be read (nothing was written{hint}):", lines)
+    names = sorted({r.name for r in rows} - {r.name for r in sound})
+    more |= {"complete": False, "lacking": more.get("lacking", 0) + len(names)}
+    more |= {"left_out": names}
+    builder, damaged = _written(name, folder, spec, sound, reading, more)
+    if damaged:
+        raise LayoutError("files changed while they were read; do it again:", [*damaged.values()])
+    path = str(builder.data_path)
+    return {"name": name, "folder": path, "images": len(sound), "left_out": lines}
+
+
+def _written(
+    name: str, folder: str, spec: Set, rows: list[Row], reading: Reading, more: dict[str, Any]
+) -> tuple[Diffv2iqaSets, dict[Path, str]]:
+    """The builder of a set that was written; or that was not, and why not, by file."""
     config = SetConfig(
         name=catalog.plain(name),
         rows=tuple(rows),
         spec=spec,
-        facts=facts(name, spec, rows, **options, **more),
+        facts=facts.of(name, spec, rows, **more),
         reading=reading,
     )
     builder = _make(config, folder)
-    write(builder)
-    return {"name": name, "folder": str(builder.data_path), "images": len(rows)}
+    try:
+        write(builder)
+    except Damaged:
+        return builder, builder.damaged
+    return builder, {}
 
 
 def write(builder: tfds.core.DatasetBuilder) -> None:
-    """Builds a set without the network and without printing."""
+    """Builds a set without the network and without printing.
+
+    Raises:
+      OSError: it cannot be written; nothing is left.
+    """
     tfds.disable_progress_bar()
     local = tfds.download.DownloadConfig(try_download_gcs=False)
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
-        builder.download_and_prepare(download_config=local)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
+            builder.download_and_prepare(download_config=local)
+    except tf.errors.OpError as error:  # TensorFlow's writer, where the disk is full
+        why = (error.message or type(error).__name__).splitlines()[0]
+        raise OSError(f"{builder.data_dir}: cannot be written ({why})") from None
 
 
 def _make(config: SetConfig, folder: str) -> Diffv2iqaSets:
@@ -223,7 +274,7 @@ def encoded(path: Path, spec: Set, reading: Reading = TO_STORE) -> tuple[bytes, 
     except ImageError as error:
         raise LayoutError(error.reason) from error
     except OSError as error:
-        raise LayoutError(f"{path}: {error}") from error
+        raise LayoutError(f"{path}: {error.strerror or error}") from error
     size = image_HWC.shape[1::-1]
     if spec.size and spec.size not in (size, size[::-1] if "rotated" in flags else size):
         raise LayoutError(f"{path}: is {size}, not {spec.size} pixels")
@@ -245,7 +296,15 @@ def png(picture: Image.Image) -> bytes:
     return stream.getvalue()
 
 
-def _all_encoded(paths: list[Path], spec: Set, reading: Reading) -> Iterator[tuple[bytes, int]]:
-    """`encoded` of each file, in order; threads decode a few files ahead."""
-    encode = functools.partial(encoded, spec=spec, reading=reading)
+def _all_encoded(
+    paths: list[Path], spec: Set, reading: Reading
+) -> Iterator[tuple[bytes, int] | str]:
+    """`encoded` of each file, in order, or what is wrong with it; threads decode a few ahead."""
+
+    def encode(path: Path) -> tuple[bytes, int] | str:
+        try:
+            return encoded(path, spec, reading)
+        except LayoutError as error:
+            return str(error)
+
     return in_order(encode, paths, workers=CORES, window=AT_ONCE)
