@@ -9,12 +9,14 @@ and of several frames the first one counts. Flags say what was done. `Reading` h
 import dataclasses
 import io
 import os
+from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp import jpeg, pages
 from diffv2iqa_jax.pp.arrays import from_array
 from diffv2iqa_jax.pp.colour import to_rgb
 from diffv2iqa_jax.pp.formats import HEAD, READ, format_of
@@ -26,6 +28,7 @@ MOST = 2**31 - 1  # Pillow counts no further
 ICC = ("convert", "ignore")
 ORIENTATIONS = ("apply", "ignore")
 ORIENTATION = 0x0112  # EXIF's tag
+MP_ENTRIES = 0xB002  # the tag that lists the pictures of a JPEG's multi-picture format
 # Orientation -> steps through the stored rows and columns, and whether these change places.
 TURNS = {
     1: (1, 1, False),
@@ -103,7 +106,9 @@ def read(source: Any, how: Reading = Reading(), name: str = "bytes") -> Picture:
             return _decode(stream, printable(source), how)
     if isinstance(source, Image.Image):
         with refusals("PIL image", source.format or "picture"):
-            return _convert(source, "PIL image", how)
+            file = getattr(source, "fp", None) if source.format == "TIFF" else None
+            page = pages.of_tiff(file, "PIL image") if file else None
+            return _convert(source, "PIL image", how, page=page)
     return Picture(from_array(source), ())
 
 
@@ -140,23 +145,50 @@ def is_plain(encoded: bytes) -> bool:
 
 def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
     format = format_of(stream.read(HEAD), name, how.formats)
-    try:
-        return _decoded(stream, name, format, how)
-    except ImageError as error:
-        if error.code != "E_TRUNCATED" or format != "JPEG" or not how.allow_truncated:
-            raise
+    if format == "JPEG":
+        return _decode_jpeg(stream, name, how)
+    page = pages.of_tiff(stream, name) if format == "TIFF" else None
+    with refusals(name, format, stream), open_header(stream, format, name) as image:
+        return _convert(image, name, how, page=page)
+
+
+def _decode_jpeg(stream: BinaryIO, name: str, how: Reading) -> Picture:
     stream.seek(0)
+    data = stream.read()
+    try:
+        with refusals(name, "JPEG"):
+            file = jpeg.File(data, name)
+            with open_header(file.stream, "JPEG", name) as image:
+                return _convert(image, name, how, check=file.check)
+    except ImageError as error:
+        if error.code != "E_TRUNCATED" or not how.allow_truncated:
+            raise
     # With an end of image put there, libjpeg leaves what is missing grey.
-    picture = _decoded(io.BytesIO(stream.read() + b"\xff\xd9"), name, format, how)
+    cut = io.BytesIO(data.rstrip(b"\0") + b"\xff\xd9")
+    with refusals(name, "JPEG"), open_header(cut, "JPEG", name) as image:
+        picture = _convert(image, name, how)
     return picture._replace(flags=(*picture.flags, "truncated"))
 
 
-def _decoded(stream: BinaryIO, name: str, format: str, how: Reading) -> Picture:
-    with refusals(name, format, stream), open_header(stream, format, name) as image:
-        return _convert(image, name, how)
+def _convert(
+    image: Image.Image,
+    name: str,
+    how: Reading,
+    *,
+    page: pages.Pages | None = None,
+    check: Callable[[Image.Image], None] | None = None,
+) -> Picture:
+    """The picture as `read` gives it.
 
-
-def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
+    Args:
+      page: of a TIFF file, which page it is.
+      check: called with the decoded picture, before its colours are converted.
+    """
+    flags = []
+    if _choose_frame(image, page):
+        if how.strict:
+            raise ImageError("E_MULTIFRAME", f"{name}: has several frames; extract one")
+        flags.append("multiframe")
     width, height = image.size
     if width * height > how.max_pixels:
         raise ImageError(
@@ -164,13 +196,9 @@ def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
             f"{name}: {width} x {height} is more than {how.max_pixels} pixels; allow it with"
             f" --max_pixels {width * height} (max_pixels= in Python), or make it smaller",
         )
-    flags = []
-    if getattr(image, "is_animated", False):
-        if how.strict:
-            raise ImageError("E_MULTIFRAME", f"{name}: has several frames; extract one")
-        image.seek(0)
-        flags.append("multiframe")
     turn, turned = _load(image)
+    if check:
+        check(image)
     rgb, done = to_rgb(image, name, how.icc)
     image_HWC = np.asarray(rgb)
     if how.orientation == "apply":
@@ -180,6 +208,23 @@ def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
         # What undoes a quarter to one side is a quarter to the other; the rest undo themselves.
         image_HWC = _turned(image_HWC, {6: 8, 8: 6}.get(turned, turned))
     return Picture(np.ascontiguousarray(image_HWC), (*flags, *done))
+
+
+def _choose_frame(image: Image.Image, page: pages.Pages | None) -> bool:
+    """Goes to the frame that counts; returns whether there are others."""
+    if page is not None:
+        image.seek(page.first)
+        return page.several
+    if image.format in ("JPEG", "MPO"):
+        # The first is the picture; a gain map or a preview behind it is none. Of a stereo pair, a
+        # panorama or a burst, all are.
+        entries = (getattr(image, "mpinfo", None) or {}).get(MP_ENTRIES, ())
+        kinds = [str(entry["Attribute"]["MPType"]) for entry in entries]
+        return sum(kind.startswith("Multi-Frame") for kind in kinds) > 1
+    several = getattr(image, "is_animated", False)
+    if several and image.format != "HEIF":  # which opens at its primary picture
+        image.seek(0)
+    return several
 
 
 def _load(image: Image.Image) -> tuple[int, int]:
