@@ -2,9 +2,9 @@
 
 A file that a recovered card or a broken copy has filled up with zeros or garbage decodes without an
 error, and so does one with its end put behind a half. What gives it away: markers where none can
-be, restarts out of step, and picture data that end before the picture does, or after it. Some damage
-in the middle stays unseen: within a step between restarts, within a pass of a progressive file if that
-does not end early, and in arithmetic coding, of which only the markers are checked.
+be, restarts out of step, and picture data that end before the picture does, or after it. Some
+damage in the middle stays unseen: within a step between restarts, within a pass of a progressive
+file that does not end early for it, and in arithmetic coding, of which only markers are checked.
 """
 
 import io
