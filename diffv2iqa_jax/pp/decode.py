@@ -15,8 +15,9 @@ import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
+from diffv2iqa_jax.pp import samples, signals
 from diffv2iqa_jax.pp.arrays import from_array
-from diffv2iqa_jax.pp.colour import to_rgb
+from diffv2iqa_jax.pp.colour import of_samples, to_rgb
 from diffv2iqa_jax.pp.formats import HEAD, READ, format_of
 from diffv2iqa_jax.pp.opening import open_header, opened, printable, refusals
 
@@ -103,7 +104,9 @@ def read(source: Any, how: Reading = Reading(), name: str = "bytes") -> Picture:
             return _decode(stream, printable(source), how)
     if isinstance(source, Image.Image):
         with refusals("PIL image", source.format or "picture"):
-            return _convert(source, "PIL image", how)
+            stream = getattr(source, "fp", None)  # of a file that is still open
+            told = signals.told(stream, source.format) if stream else signals.NOTHING
+            return _convert(source, "PIL image", how, told)
     return Picture(from_array(source), ())
 
 
@@ -152,34 +155,48 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
 
 
 def _decoded(stream: BinaryIO, name: str, format: str, how: Reading) -> Picture:
-    with refusals(name, format, stream), open_header(stream, format, name) as image:
-        return _convert(image, name, how)
+    with refusals(name, format, stream):
+        found = samples.of_tiff(stream, name, how.max_pixels) if format == "TIFF" else None
+        if found:
+            frames = _frames(found.frames, name, how)
+            rgb, done = of_samples(found, name, how.icc)
+            return _finished(rgb, [*frames, *done], found.orientation, 1, how)
+        told = signals.told(stream, format)
+        with open_header(stream, format, name) as image:
+            return _convert(image, name, how, told)
 
 
-def _convert(image: Image.Image, name: str, how: Reading) -> Picture:
-    width, height = image.size
-    if width * height > how.max_pixels:
-        raise ImageError(
-            "E_TOO_LARGE",
-            f"{name}: {width} x {height} is more than {how.max_pixels} pixels; allow it with"
-            f" --max_pixels {width * height} (max_pixels= in Python), or make it smaller",
-        )
-    flags = []
-    if getattr(image, "is_animated", False):
-        if how.strict:
-            raise ImageError("E_MULTIFRAME", f"{name}: has several frames; extract one")
+def _convert(image: Image.Image, name: str, how: Reading, told: signals.Told) -> Picture:
+    samples.check_size(image.size, name, how.max_pixels)
+    flags = _frames(getattr(image, "is_animated", False), name, how)
+    if flags:
         image.seek(0)
-        flags.append("multiframe")
+    found = samples.of_png(image)
     turn, turned = _load(image)
-    rgb, done = to_rgb(image, name, how.icc)
+    if found:
+        rgb, done = of_samples(found, name, how.icc, told.cicp)
+    else:
+        rgb, done = to_rgb(image, name, how.icc, told.cicp)
+        done += ["16bit"] if told.bits > 8 and "16bit" not in done else []
+    return _finished(rgb, flags + done, turn, turned, how)
+
+
+def _frames(several: bool, name: str, how: Reading) -> list[str]:
+    if several and how.strict:
+        raise ImageError("E_MULTIFRAME", f"{name}: has several frames; extract one")
+    return ["multiframe"] if several else []
+
+
+def _finished(rgb: Image.Image, flags: list[str], turn: int, turned: int, how: Reading) -> Picture:
+    """Upright if it is to be: `turn` is the orientation still to be applied, `turned` was."""
     image_HWC = np.asarray(rgb)
     if how.orientation == "apply":
         image_HWC = _turned(image_HWC, turn)
-        done += ["rotated"] if turn != 1 or turned != 1 else []
+        flags += ["rotated"] if turn != 1 or turned != 1 else []
     else:
         # What undoes a quarter to one side is a quarter to the other; the rest undo themselves.
         image_HWC = _turned(image_HWC, {6: 8, 8: 6}.get(turned, turned))
-    return Picture(np.ascontiguousarray(image_HWC), (*flags, *done))
+    return Picture(np.ascontiguousarray(image_HWC), tuple(flags))
 
 
 def _load(image: Image.Image) -> tuple[int, int]:
