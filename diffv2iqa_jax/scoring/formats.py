@@ -24,7 +24,7 @@ NUMBERS = ("score", "score_mos", "score_guidance", "score_difference", "spread")
 COUNTS = ("width", "height", "n_crops")
 AT_ONCE = 10_000  # rows of a Parquet file's group: some megabytes
 MOST_ROWS = {"xlsx": 1_048_575}  # of a sheet, below its heading
-PACKAGES = {"parquet": "pyarrow", "xlsx": "xlsxwriter"}
+PACKAGES = {"parquet": "pyarrow", "xlsx": "xlsxwriter"}  # the first is one of TensorFlow Datasets'
 HERE = "<!-- rows -->"
 
 
@@ -104,8 +104,13 @@ def write_html(rows: Rows, path: str, columns: list[str], safe: bool) -> None:
     shown = columns[:-2]
     head = "".join(f'<th scope="col">{escape(key)}</th>' for key in shown)
     table = f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{HERE}</tbody>'
-    body = html.block("Rows", f"{table}</table></div>{html.chips(same)}")
-    start, _, end = html.document("Scores", [("Scores", body)]).partition(HERE)
+    # As wide as its columns, of which a page of text would hide most; reasons take several lines.
+    wide = "<style>header,main{max-width:none}"
+    wide += (
+        f"td:nth-child({columns.index('reason') + 1}){{white-space:normal;min-width:20rem}}</style>"
+    )
+    body = f'{wide}{html.chips(same)}<section class="block">{table}</table></div></section>'
+    start, _, end = html.document("Scores", [("One row a picture", body)]).partition(HERE)
     with open(path, "w", encoding="utf-8") as file:
         file.write(start)
         for row in itertools.chain([first] if first else [], rows):

@@ -127,6 +127,25 @@ def test_the_least_versions_are_those_of_the_package(request):
     assert ours | {"flatbuffers": needs["flatbuffers"]} == ours | needs
 
 
+def test_what_is_scored_is_scaled_by_one_code(request):
+    """Pillow scales what is looked at, what is damage, and what a set is made of."""
+    package = request.config.rootpath / "diffv2iqa_jax"
+    calls = re.compile(r"\.thumbnail\(|Resampling\.|jax\.image\.resize\(|tf\.image\.resize\(")
+    found = {
+        str(path.relative_to(package).with_suffix(""))
+        for path in package.rglob("*.py")
+        if calls.search(path.read_text(encoding="utf-8"))
+    }
+    looked_at = {"scoring/maps", "tools/pictures", "tools/gmad", "tools/bench_score"}
+    damaged = {"distortions/degrade", "distortions/host_reference", "distortions/kadid"}
+    made = {"data/sets/store", "data/sets/scenes"}
+    # The op in TensorFlow, which gives the pixels of the one in NumPy; and the loss, which must be
+    # differentiable, so does not round.
+    scored = {"pp/ops_tf", "scoring/differentiable"}
+    assert found - looked_at - damaged - made - {"weights/resize"} == scored
+    assert not any(calls.search(text) for text in program.reading_code().values())
+
+
 def test_everyone_may_read_what_the_umask_lets_them(packed, tmp_path):
     old = os.umask(0o027)
     try:
