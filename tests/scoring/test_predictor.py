@@ -119,10 +119,15 @@ def test_the_data_sets_scale_comes_from_the_runs_results(by_crops, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(by_crops, run)
     results = json.loads((run / "results.json").read_text())
-    results["protocol"] |= {"name": "set", "scale": [10, 60], "higher_is_better": False}
-    (run / "results.json").write_text(json.dumps(results))
-    score = scorer.load(run, jit_cache=None)(picture())
-    assert score.mos == pytest.approx(60 - 50 * score.score)
+    scale = {"name": "set", "scale": [10, 60], "higher_is_better": False}
+    for labels in ("DMOS", "formula FSIM"):
+        results["protocol"] |= {**scale, "labels": labels}
+        (run / "results.json").write_text(json.dumps(results))
+        loaded = scorer.load(run, jit_cache=None)
+        score = loaded(picture())
+        assert loaded.info.labels == labels
+        want = pytest.approx(60 - 50 * score.score) if labels == "DMOS" else None
+        assert score.mos == want  # no person's opinion where a formula gave the labels
 
 
 def _hollow():

@@ -268,7 +268,7 @@ def test_odd_things_in_a_folder_get_a_row_and_never_block(run, tmp_path):
         "s.png": "E_NOT_A_FILE",
     }
     assert rows["a.png"]["score"] == rows["folder.jpg/same.png"]["score"]
-    assert "pillow-heif" in rows["new.heic"]["reason"]
+    assert "diffv2iqa_jax[formats]" in rows["new.heic"]["reason"]
 
 
 @pytest.mark.parametrize("format", FORMATS)
