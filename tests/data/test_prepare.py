@@ -16,7 +16,7 @@ from diffv2iqa_jax.data import evaluation, pipeline, prepare, reading
 from diffv2iqa_jax.data.sets import catalog, registry, store
 from diffv2iqa_jax.data.sets.catalog import Row, Set
 from diffv2iqa_jax.pp import decode
-from tests import pictures, twins
+from tests import disk, pictures, twins
 
 
 def run(capsys, *argv):
@@ -438,6 +438,21 @@ def test_an_archive_prepared_again_is_unpacked_only_if_it_changed(
     shutil.make_archive(str(tmp_path / "kadid10k"), "zip", release)
     code, _, err = run(capsys, *argv)
     assert code == 2 and "files: 1 hold other pictures, first I02.png" in err
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_set_that_is_there(photos, tmp_path, capsys):
+    data = tmp_path / "data"
+    argv = ("pool", "--name", "mine", "--source", photos, "--folder", data)
+    with disk.full(200):
+        code, out, err = run(capsys, *argv)
+    assert (code, out) == (2, "") and err.count("\n") == 1 and "name another --folder" in err
+    assert not [p for p in data.rglob("*") if p.is_file()]
+    assert run(capsys, *argv)[0] == 0
+    before = {p: p.read_bytes() for p in data.rglob("*") if p.is_file()}
+    with disk.full(200):
+        code, out, err = run(capsys, *argv, "--overwrite")
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert {p: p.read_bytes() for p in data.rglob("*") if p.is_file()} == before
 
 
 # What is stored of a file.
