@@ -13,7 +13,7 @@ import tifffile
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import decode, formats
+from diffv2iqa_jax.pp import decode, formats, jxl
 from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import display_p3, encoded, picture, smooth, turned
 
@@ -298,6 +298,33 @@ def test_training_and_prepare_read_what_scoring_reads():
     from diffv2iqa_jax.data import shelf
 
     assert Reading().formats == decode.TO_STORE.formats == shelf.READING.formats == formats.READ
+
+
+def jpeg_xl(width: int, height: int, *, animated: bool = False, boxed: bool = False) -> bytes:
+    """How a JPEG XL file of that size starts; ISO/IEC 18181-1, bits from the lowest on."""
+    bits = "0"
+    for side, more in ((height, "000"), (width, "")):  # 000: the width is told too
+        number = next(i for i, room in enumerate((9, 13, 18, 30)) if side <= 1 << room)
+        room = (9, 13, 18, 30)[number]
+        bits += f"{number:02b}"[::-1] + f"{side - 1:0{room}b}"[::-1] + more
+    # Metadata: not the default, more fields, orientation, no size of its own, no preview.
+    bits += "01" + "000" + "00" + str(int(animated))
+    data = b"\xff\x0a" + int(bits[::-1], 2).to_bytes(40, "little")
+    if not boxed:
+        return data
+    brand = b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    return b"\0\0\0\x0cJXL \r\n\x87\n" + brand + b"\0\0\0\x34jxlp\0\0\0\0" + data
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_jpeg_xl_is_refused_by_its_header_before_its_decoder_runs(boxed):
+    for width, height in ((1, 1), (512, 513), (8192, 8193), (16320, 12240)):
+        data = jpeg_xl(width, height, boxed=boxed)
+        assert jxl.header(io.BytesIO(data)) == ((width, height), False)
+    error = refused(data)
+    assert error.code == "E_TOO_LARGE" and "16320 x 12240" in error.reason
+    moving = refused(jpeg_xl(64, 48, animated=True, boxed=boxed))
+    assert moving.code == "E_UNSUPPORTED" and "animated" in moving.reason
 
 
 # Sizes
