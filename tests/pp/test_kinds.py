@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import re
 import struct
 import subprocess
@@ -17,6 +18,7 @@ from diffv2iqa_jax.pp import decode, formats, jxl
 from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import display_p3, encoded, picture, smooth, turned
 
+ROOT = pathlib.Path(__file__).parents[2]
 CFA, LINEAR_RAW = 32803, 34892
 DNG_VERSION = (50706, "B", 4, bytes([1, 4, 0, 0]), True)
 CFA_TAGS = [
@@ -292,6 +294,20 @@ def test_endings_belong_to_one_kind_each():
     every = [e for kind in formats.KINDS.values() for e in kind.endings.split()]
     assert len(every) == len(set(every)) and all(e == e.lower() and e[0] == "." for e in every)
     assert set(formats.endings()) < set(every)
+
+
+def test_the_page_says_of_every_kind_what_happens_to_it():
+    page = (ROOT / "diffv2iqa_jax" / "scoring" / "README.md").read_text()
+    section = page.split("## Kinds of files")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines()]
+    told = {row[0]: (row[1].replace("`", ""), row[2]) for row in rows if len(row) == 3}
+    for heading in ("read", "refused", "---"):
+        del told[heading]
+    assert told.keys() == formats.KINDS.keys()
+    for name, kind in formats.KINDS.items():
+        assert told[name][0] == kind.endings
+        assert not kind.advice or told[name][1] == kind.advice
+    assert list(told)[: len(formats.READ)] == list(formats.READ)
 
 
 def test_training_and_prepare_read_what_scoring_reads():
