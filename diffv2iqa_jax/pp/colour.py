@@ -1,68 +1,283 @@
-"""Whatever a picture's samples and colours are, sRGB of 8 bits comes out."""
+"""Whatever a picture's samples and colours are, sRGB of 8 bits comes out.
 
+What a file says of its colours counts in this order (PNG's third edition): cICP, a profile, "sRGB",
+gAMA and cHRM; then the option files of cameras (DCF: Adobe RGB). A file that says nothing is sRGB.
+"""
+
+import functools
 import io
+import struct
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp.arrays import to_8_bits
+from diffv2iqa_jax.pp import samples as deep
+from diffv2iqa_jax.pp import spaces
+from diffv2iqa_jax.pp.samples import Samples
+from diffv2iqa_jax.pp.spaces import Space
+
+UNSPECIFIED = 2  # of H.273's primaries and transfers
+CURVES = {
+    **dict.fromkeys((1, 6, 14, 15), spaces.bt709_curve),
+    UNSPECIFIED: spaces.srgb_curve,
+    4: spaces.power(2.2),
+    5: spaces.power(2.8),
+    8: spaces.power(1.0),
+    13: spaces.srgb_curve,
+}
+HDR = {16: "PQ", 18: "HLG"}
+ADOBE_RGB = spaces.of_primaries(spaces.power(563 / 256), spaces.ADOBE_RGB)
+SRGB_GAMMA = 0.45455
+GAMMAS = (0.01, 100)  # libpng takes others for damage
+EXIF, COLOR_SPACE, UNCALIBRATED, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xFFFF, 0xA005, 1
+NO_SOURCES = ("link", "abst", "nmcl")  # classes of profiles that describe no picture's colours
 
 
-def to_rgb(image: Image.Image, name: str, icc: str) -> tuple[Image.Image, list[str]]:
-    """The picture in sRGB, opaque, and flags.
+class Meaning(NamedTuple):
+    """What a file says of its colours: a profile or a space, or neither: sRGB.
+
+    Attributes:
+      flag: what is said where it is obeyed.
+    """
+
+    profile: bytes | None = None
+    space: Space | None = None
+    flag: str = "icc"
+
+
+SRGB = Meaning()
+
+
+def to_rgb(
+    image: Image.Image, name: str, icc: str, cicp: tuple[int, ...] | None = None
+) -> tuple[Image.Image, list[str]]:
+    """A loaded picture in sRGB, opaque, and flags.
 
     Args:
       name: what messages call it.
-      icc: "convert" an embedded colour profile to sRGB, or "ignore" it.
+      icc: "convert" its colours to sRGB, or "ignore" what it says of them.
+      cicp: what `signals.cicp` found.
 
     Raises:
       ImageError: E_UNSUPPORTED, its colours are none that we convert.
     """
     if image.mode == "F" or image.mode.startswith("I"):
-        return Image.fromarray(_grey(np.asarray(image), name)).convert("RGB"), ["16bit"]
-    flags, alpha = [], None
+        return of_samples(_grey(image, name), name, icc, cicp)
+    if image.mode == "LAB":
+        return of_samples(Samples(np.asarray(image), None, 255, "icclab"), name, icc)
+    meaning = _meaning(image.info, image, name, cicp) if icc == "convert" else SRGB
+    alpha = None
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         alpha = rgba.getchannel("A")
-        image, info = rgba.convert("RGB"), image.info
-        image.info = info
+        image = rgba.convert("RGB")
         if alpha.getextrema() == (255, 255):
             alpha = None
-    elif image.mode not in ("RGB", "L", "CMYK", "LAB"):
+    elif image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
-    profile = image.info.get("icc_profile") if icc == "convert" else None
-    rgb = image
+    rgb, flags = _to_srgb(image, meaning)
+    return _on_white(rgb.convert("RGB"), alpha, flags)
+
+
+def of_samples(
+    found: Samples, name: str, icc: str, cicp: tuple[int, ...] | None = None
+) -> tuple[Image.Image, list[str]]:
+    """As `to_rgb`, of samples."""
+    meaning = _meaning(found.info, None, name, cicp) if icc == "convert" else SRGB
+    flags = deep.check_dark(found, name)
+    flags += ["16bit"] if found.is_deep else []
+    alpha = deep.alpha_of(found)
+    if found.colours in ("lab", "icclab"):
+        return _on_white(Image.fromarray(_of_lab(found)), alpha, flags)
+    if found.is_deep and meaning.profile and found.colours in ("grey", "rgb"):
+        meaning = _as_space(meaning)
+    if meaning.space and found.colours in ("grey", "rgb"):
+        rgb, done = _by_space(found, meaning)
+    else:
+        x = deep.to_8_bits(found)
+        mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
+        image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
+        rgb, done = _to_srgb(image.convert("RGB") if mode == "YCbCr" else image, meaning)
+    return _on_white(rgb.convert("RGB"), alpha, flags + done)
+
+
+def _on_white(
+    rgb: Image.Image, alpha: Image.Image | None, flags: list[str]
+) -> tuple[Image.Image, list[str]]:
+    if alpha is None or alpha.getextrema() == (255, 255):
+        return rgb, flags
+    return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha), [*flags, "alpha"]
+
+
+def _meaning(
+    info: dict[str, Any], image: Image.Image | None, name: str, cicp: tuple[int, ...] | None
+) -> Meaning:
+    profile = info.get("icc_profile")
+    if cicp and (not profile or image is None or image.format == "PNG"):
+        return _of_cicp(cicp, name)
     if profile:
-        rgb, flag = _to_srgb(image, profile)
-        flags += [flag] if flag else []
-    if rgb.mode == "LAB":
-        raise ImageError("E_UNSUPPORTED", f"{name}: is in LAB colours; convert it to RGB")
-    rgb = rgb.convert("RGB")
-    if alpha is not None:
-        rgb = Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha)
-        flags.append("alpha")
-    return rgb, flags
+        told = _cicp_tag(profile)
+        if told and told[1] in HDR:
+            raise _hdr(name, told[1])
+        return Meaning(profile)
+    if "srgb" not in info and ("gamma" in info or "chromaticity" in info):
+        return _of_gamma(info.get("gamma", SRGB_GAMMA), info.get("chromaticity"))
+    if image is not None and _is_adobe_rgb(image):
+        return Meaning(space=ADOBE_RGB)
+    return SRGB
 
 
-def _to_srgb(image: Image.Image, profile: bytes) -> tuple[Image.Image, str | None]:
-    """The picture by its colour profile; as it is where that is sRGB already, or is no use."""
+def _of_cicp(cicp: tuple[int, ...], name: str) -> Meaning:
+    primaries, transfer = cicp[:2]
+    if transfer in HDR:
+        raise _hdr(name, transfer)
+    primaries = 1 if primaries == UNSPECIFIED else primaries
+    if transfer not in CURVES or primaries not in spaces.PRIMARIES:
+        what = f"primaries {primaries} and transfer {transfer} of H.273 (cICP)"
+        raise ImageError("E_UNSUPPORTED", f"{name}: has {what}; convert it to sRGB")
+    if primaries == 1 and CURVES[transfer] is spaces.srgb_curve:
+        return SRGB
+    space = spaces.of_primaries(CURVES[transfer], spaces.PRIMARIES[primaries])
+    return Meaning(space=space, flag="cicp")
+
+
+def _hdr(name: str, transfer: int) -> ImageError:
+    # Each display maps HDR to its own range, so no one SDR picture is what people saw.
+    what = f"is HDR ({HDR[transfer]}, BT.2100), whose brightness has no one meaning in SDR"
+    return ImageError("E_UNSUPPORTED", f"{name}: {what}; tone-map it to sRGB first")
+
+
+def _of_gamma(gamma: float, chromaticity: tuple[float, ...] | None) -> Meaning:
+    """PNG's gAMA and cHRM."""
+    if not GAMMAS[0] <= gamma <= GAMMAS[1]:
+        return Meaning(b"", flag="gamma")
+    # libpng takes gammas that differ by less than a twentieth for equal; those near 1/2.2 stand
+    # for sRGB's curve.
+    srgb = abs(gamma / SRGB_GAMMA - 1) < 0.05
+    curve = spaces.srgb_curve if srgb else spaces.power(1 / gamma)
+    primaries = spaces.PRIMARIES[1]
+    if chromaticity:
+        white, *others = np.reshape(chromaticity, (4, 2)).tolist()
+        primaries = (*others, white)
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if image.mode == "RGB" and "sRGB" in ImageCms.getProfileDescription(source):
-            return image, None
-        srgb = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, source, srgb, outputMode="RGB"), "icc"
+        space = spaces.of_primaries(curve, primaries)
+    except (np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError):
+        return Meaning(b"", flag="gamma")
+    return SRGB if space.is_srgb else Meaning(space=space, flag="gamma")
+
+
+def _is_adobe_rgb(image: Image.Image) -> bool:
+    """Whether it is an option file of the Design rule for Camera File system (DCF 2.0)."""
+    if not image.info.get("exif"):
+        return False
+    try:
+        exif = image.getexif()
+        if exif.get_ifd(EXIF).get(COLOR_SPACE) != UNCALIBRATED:
+            return False
+        return str(exif.get_ifd(INTEROP).get(INTEROP_INDEX, "")).startswith("R03")
+    except Exception:  # EXIF that cannot be read tells nothing
+        return False
+
+
+def _cicp_tag(profile: bytes) -> tuple[int, ...] | None:
+    """An ICC profile's tag of H.273's numbers: those of HDR have it."""
+    at = profile.find(b"cicp", 128, 128 + 4 + 12 * 100)
+    if at < 0:
+        return None
+    try:
+        (start,) = struct.unpack_from(">I", profile, at + 4)
+        return struct.unpack_from(">4B", profile, start + 8)
+    except struct.error:
+        return None
+
+
+def _to_srgb(image: Image.Image, meaning: Meaning) -> tuple[Image.Image, list[str]]:
+    """A picture of 8 bits by its meaning; as it is where that is sRGB already, or is no use."""
+    if meaning.space:
+        if image.mode not in ("RGB", "L"):
+            return image, ["icc_ignored"]
+        x = np.asarray(image)
+        return _by_space(Samples(x.reshape(*x.shape[:2], -1), None, 255, ""), meaning)
+    if meaning.profile is None:
+        return image, []
+    try:
+        transform, mode = _transform(meaning.profile, image.mode)
+        if transform is None:
+            return image, []
+        image = image if image.mode == mode else image.convert(mode)
+        return ImageCms.applyTransform(image, transform), [meaning.flag]
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError):
-        return image, "icc_ignored"
+        return image, ["icc_ignored"]
 
 
-def _grey(x: np.ndarray, name: str) -> np.ndarray:
-    """Grey of more than 8 bits -> 8 bits: integers are taken for 0..65535, floats for 0..1."""
-    top = 1.0 if x.dtype.kind == "f" else 65535
+@functools.lru_cache(maxsize=8)  # the pictures of a folder share their profiles
+def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | None, str]:
+    """To sRGB, and from which mode of Pillow; None if it moves no colour by more than a level.
+
+    Raises:
+      PyCMSError, OSError, ValueError: the profile is damaged, or of no use for the picture.
+    """
+    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if source.profile.device_class in NO_SOURCES:
+        raise ValueError(source.profile.device_class)
+    if mode == "L" and source.profile.xcolor_space.strip() == "RGB":
+        mode = "RGB"  # a common mistake: grey is then red = green = blue
+    srgb = ImageCms.createProfile("sRGB")
+    transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
+    if mode == "CMYK":
+        return transform, mode
+    steps = np.arange(0, 256, 255 // 15, dtype=np.uint8)
+    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 1, 3)
+    before = Image.fromarray(grid if mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
+    after = np.asarray(ImageCms.applyTransform(before, transform)).astype(int)
+    moved = np.abs(after - np.asarray(before.convert("RGB"))).max()
+    return (None if moved <= 1 else transform), mode
+
+
+def _as_space(meaning: Meaning) -> Meaning:
+    """A profile of matrix and curves as a space, so that 16 bits need not be rounded first."""
+    try:
+        space = spaces.of_profile(meaning.profile)
+        if space is None or _transform(meaning.profile, "RGB")[0] is None:
+            return meaning
+        return meaning._replace(profile=None, space=space)
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError, SyntaxError, struct.error):
+        return meaning
+
+
+def _by_space(found: Samples, meaning: Meaning) -> tuple[Image.Image, list[str]]:
+    h, w, _ = found.values_HWC.shape
+    out = np.empty((h, w, 3), np.uint8)
+    for rows in deep.blocks(h, w):
+        out[rows] = np.rint(spaces.to_srgb(deep.shares(found, rows), meaning.space) * 255)
+    return Image.fromarray(out), [meaning.flag]
+
+
+def _of_lab(found: Samples) -> np.ndarray:
+    """CIE Lab as TIFF stores it (D50) -> sRGB, uint8."""
+    h, w, _ = found.values_HWC.shape
+    out, xyz = np.empty((h, w, 3), np.uint8), spaces.of_lab()
+    step = 1 << (found.values_HWC.itemsize - 1) * 8  # of 16 bits, 256 are what 1 is of 8
+    for rows in deep.blocks(h, w):
+        x = found.values_HWC[rows]
+        if found.colours == "lab":
+            whole = found.top
+            ab = x[..., 1:].view(f"i{x.itemsize}") / step
+        else:
+            whole = 255 * step
+            ab = x[..., 1:] / step - 128
+        lab = np.concatenate([x[..., :1] * (100 / whole), ab], -1)
+        out[rows] = np.rint(spaces.to_srgb(spaces.lab_to_xyz(lab), xyz) * 255)
+    return out
+
+
+def _grey(image: Image.Image, name: str) -> Samples:
+    """Grey of more than 8 bits: integers are taken for 0..65535, floats for 0..1."""
+    x = np.asarray(image)[..., None]
+    top = 1.0 if x.dtype.kind == "f" else 65535.0
     if not (x.min() >= 0 and x.max() <= top):  # also where it is not finite
-        raise ImageError(
-            "E_UNSUPPORTED",
-            f"{name}: grey values from {x.min()} to {x.max()}, outside 0..{top}; scale them",
-        )
-    return np.rint(x * 255.0).astype(np.uint8) if top == 1 else to_8_bits(x)
+        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top:.0f}"
+        raise deep.unsupported(name, values)
+    return Samples(x, None, top, "grey", info=image.info)
