@@ -293,8 +293,8 @@ def start_jax() -> None:
     """Where compiled programs are kept."""
     import jax
 
-    if _CACHE.value:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(_CACHE.value))
+    if cache := _CACHE.value and storage.cache(_CACHE.value):
+        jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -25,6 +25,9 @@ if any(importlib.util.find_spec(name) for name in PACKAGES.values()):
     # Else epath takes TensorFlow for buckets: seconds of import in a process that has no other
     # use for it. epath keeps its first answer, so this stands at the top; a user's own value stays.
     os.environ.setdefault("EPATH_USE_TF", "false")
+if os.path.expanduser("~") == "~":
+    # There is no home folder, and Keras, which TensorFlow imports, would make one of that name.
+    os.environ.setdefault("KERAS_HOME", os.path.join(tempfile.gettempdir(), "keras"))
 
 
 def is_remote(name: str | os.PathLike) -> bool:
@@ -61,6 +64,28 @@ def path(name: str | os.PathLike) -> Any:
     from etils import epath
 
     return epath.Path(name)
+
+
+def expanded(name: str | os.PathLike) -> str:
+    """A name whose ~ is the home folder.
+
+    Raises:
+      ConfigError: there is none, as in a container for a user without an entry; a folder that is
+        called ~ is never made.
+    """
+    name = os.fspath(name)
+    out = os.path.expanduser(name)
+    if out == name and re.match(r"~(/|$)", name):
+        raise ConfigError(f"{name}: there is no home folder; set HOME, or name a whole path")
+    return out
+
+
+def cache(name: str) -> str | None:
+    """As `expanded`; None where there is no home folder, since caches can be done without."""
+    try:
+        return expanded(name)
+    except ConfigError:
+        return None
 
 
 def _client(name: str | os.PathLike) -> Any:

@@ -187,6 +187,24 @@ def test_views_in_a_bucket_are_written_and_read(bucket, monkeypatch):
     assert len(stored_views.index(f"{bucket}/none").ids) == 0
 
 
+def test_without_a_home_no_folder_is_called_by_its_sign(tmp_path, monkeypatch, capsys):
+    from diffv2iqa_jax.data import prepare
+
+    monkeypatch.chdir(tmp_path)
+    assert storage.expanded("~/x") == os.path.expanduser("~/x") and storage.expanded("x~") == "x~"
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # a user without an entry
+    assert storage.cache("~/.cache/x") is None and storage.cache("/tmp/x") == "/tmp/x"
+    with pytest.raises(ConfigError, match="^~/x: there is no home folder; set HOME"):
+        storage.expanded("~/x")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(pictures.encoded(pictures.picture()))
+    assert prepare.main(["pool", "--name", "a", "--source", "photos"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("prepare: --folder ~/tensorflow_datasets: there is no home folder")
+    assert err.count("\n") == 1 and os.listdir(tmp_path) == ["photos"]
+
+
 @pytest.mark.parametrize("format", ["csv", "jsonl"])
 def test_scores_go_on_in_a_bucket_as_in_a_folder(bucket, tmp_path, format):
     from diffv2iqa_jax.scoring import output

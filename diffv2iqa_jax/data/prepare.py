@@ -27,6 +27,7 @@ from diffv2iqa_jax.data import prepared
 from diffv2iqa_jax.data.sets import archives, catalog, facts, own, readers
 from diffv2iqa_jax.data.sets.catalog import SETS, LayoutError, NothingError, Row, Set
 from diffv2iqa_jax.data.sets.layout import Layout
+from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.pp.decode import ICC, ORIENTATIONS, TO_STORE, Reading
 
 OWN = ("csv", "pool")
@@ -262,7 +263,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     o = parser().parse_args(argv)
-    o.folder = os.path.expanduser(o.folder)
+    try:
+        o.folder = storage.expanded(o.folder)
+    except ConfigError as error:
+        print(f"prepare: --folder {error}", file=sys.stderr)
+        return EXIT_LAYOUT
     if storage.is_remote(o.folder):
         print(f"prepare: --folder {o.folder}: must be local; copy it then", file=sys.stderr)
         return EXIT_LAYOUT

@@ -1,11 +1,11 @@
 """A rated data set: its parts as batches, and what has to stand beside every number."""
 
 import logging
-import os
 
 import jax
 import numpy as np
 
+from diffv2iqa_jax import storage
 from diffv2iqa_jax.data import evaluation, pipeline, reading, splits
 from diffv2iqa_jax.data.interface import Batches
 from diffv2iqa_jax.data.sets import registry
@@ -35,7 +35,7 @@ class Rated:
           ConfigError: the set is not prepared, has no such split, or a split tears a group.
         """
         settings = settings if on is None else {**settings, "name": on}
-        name, folder = settings["name"], os.path.expanduser(settings["folder"])
+        name, folder = settings["name"], storage.expanded(settings["folder"])
         if not registry.found(name, folder):
             LOG.info("building data set %s in %s", name, folder)
             registry.prepare(name, folder)

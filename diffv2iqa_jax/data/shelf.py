@@ -41,7 +41,7 @@ class Shelf:
 
     def __init__(self, where: str, cache: bool = False):
         self.where = where
-        self.names, self.encoded = _open(os.path.expanduser(where))
+        self.names, self.encoded = _open(storage.expanded(where))
         self.damaged: dict[int, str] = {}
         self._cache, self._kept = cache, {}
 
@@ -97,7 +97,7 @@ def list_files(where: str) -> list[str]:
     Raises:
       ValueError: there is none.
     """
-    where = os.path.expanduser(where)
+    where = storage.expanded(where)
     passed = listing.Passed()
     if storage.is_remote(where):
         paths = (p for p in storage.files_below(where) if not listing.is_companion(p, where))

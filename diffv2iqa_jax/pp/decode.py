@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import jpeg, pages, samples, signals
+from diffv2iqa_jax.pp import jpeg, jxl, pages, samples, signals
 from diffv2iqa_jax.pp.arrays import from_array
 from diffv2iqa_jax.pp.colour import of_samples, to_rgb
 from diffv2iqa_jax.pp.formats import HEAD, READ, format_of
@@ -152,8 +152,16 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
     if format == "JPEG":
         return _decode_jpeg(stream, name, how)
     with refusals(name, format, stream):
-        page = pages.of_tiff(stream, name) if format == "TIFF" else None
-        found = samples.of_tiff(stream, name, how.max_pixels) if page and not page.first else None
+        page = found = None
+        if format == "TIFF":
+            page = pages.of_tiff(stream, name)
+            found = None if page.first else samples.of_tiff(stream, name, how.max_pixels)
+        if format == "JPEG XL":  # whose decoder decodes all at once
+            size, animated = jxl.header(stream)
+            samples.check_size(size, name, how.max_pixels)
+            if animated:
+                what = "is animated JPEG XL, of which the decoder gives the last frame; extract one"
+                raise ImageError("E_UNSUPPORTED", f"{name}: {what}")
         if found:
             frames = _frames(page.several, name, how)
             rgb, done = of_samples(found, name, how.icc)
@@ -291,6 +299,10 @@ def _load(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return (
+            1  # its decoder has turned it; EXIF in it does not count, but for a JPEG packed in it
+        )
     try:
         turn = image.getexif().get(ORIENTATION, 1)
     except Exception:  # EXIF that cannot be read tells nothing

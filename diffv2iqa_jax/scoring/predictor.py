@@ -137,7 +137,7 @@ def load(name: str, *, restorer: str | None = None) -> Predictor:
 def _path(name: str) -> pathlib.Path:
     """The local path, or the bucket's, which has the same methods."""
     try:
-        return storage.path(name).expanduser()
+        return storage.path(storage.expanded(name))
     except ConfigError as error:
         raise WeightsError(str(error)) from error
 

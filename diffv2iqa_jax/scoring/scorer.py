@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, storage
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode, ops_numpy, spec, tiles
 from diffv2iqa_jax.pp.ahead import in_order
@@ -323,8 +323,9 @@ def load(
     Raises:
       WeightsError: there are no such weights, or they cannot score.
     """
-    if jit_cache and not jax.config.jax_compilation_cache_dir:
-        jax.config.update("jax_compilation_cache_dir", os.path.expanduser(jit_cache))
+    cache = storage.cache(jit_cache) if jit_cache else None
+    if cache and not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     return Scorer(predictors.load(os.fspath(name), restorer=restorer), **settings)
 

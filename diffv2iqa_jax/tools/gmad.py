@@ -11,7 +11,6 @@ evaluation, or the pool is not there.
 import argparse
 import csv
 import json
-import os
 import sys
 from html import escape
 from pathlib import Path
@@ -187,7 +186,7 @@ def main(argv: list[str] | None = None) -> int:
         compared = compare(tuple(o.runs), o.on, o.levels)
         if not compared:
             raise ValueError(f"{o.on}: no level holds images of two references; lower --levels")
-        text = page(compared, pictures(compared, o.on, os.path.expanduser(o.folder)))
+        text = page(compared, pictures(compared, o.on, storage.expanded(o.folder)))
         out = Path(o.output)
         storage.make_folder(out)
         storage.write(out / "pairs.json", json.dumps(compared, indent=1, allow_nan=False) + "\n")

@@ -1,6 +1,5 @@
 """Refuses a configuration that cannot work, before anything compiles and without TensorFlow."""
 
-import os
 import re
 
 from diffv2iqa_jax import storage
@@ -158,7 +157,7 @@ def check_data(settings: dict) -> None:
 
 def check_prepared(config: dict, on: str | None = None) -> None:
     """Refuses a data set that neither lies there nor can be made on the spot."""
-    folder, name = os.path.expanduser(config["data"]["folder"]), config["data"]["name"]
+    folder, name = storage.expanded(config["data"]["folder"]), config["data"]["name"]
     if name == PRISTINE and on:
         raise ConfigError(f"--on {on}: a run on {name} photos restores; it scores no other set")
     for one in () if name == PRISTINE else (name, *([on] if on else [])):
@@ -168,7 +167,7 @@ def check_prepared(config: dict, on: str | None = None) -> None:
 
 def data_found(settings: dict) -> bool:
     """Whether the data is there; raises ValueError where it cannot be made either."""
-    folder = os.path.expanduser(settings["folder"])
+    folder = storage.expanded(settings["folder"])
     if settings["name"] != PRISTINE:
         return catalog.found(settings["name"], folder)
     places = [p for p in (folder, settings.get("distort", {}).get("test")) if p]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from diffv2iqa_jax import score
-from diffv2iqa_jax.scoring import output
+from diffv2iqa_jax.scoring import formats, output
 from tests.pictures import picture
 
 NAMES = ("b.png", "d.png", "f.png")
@@ -44,7 +44,7 @@ def rows(path) -> dict[str, str]:
         return {os.path.basename(row["path"]): row["score"] for row in csv.DictReader(file)}
 
 
-@pytest.mark.parametrize("format", output.FORMATS)
+@pytest.mark.parametrize("format", formats.APPENDED)
 def test_pictures_that_came_since_get_rows_at_the_end(run, folder, tmp_path, format):
     path = tmp_path / f"x.{format}"
     run(folder, "-o", path)
@@ -139,6 +139,7 @@ def test_a_file_that_another_program_saved_takes_no_rows(run, folder, tmp_path):
     code, err = run(folder, "-o", path, "--resume")
     assert code == score.USAGE and "another program saved it" in err and err.count("\n") == 1
     assert path.read_bytes() == before
+    path = tmp_path / "x.jsonl"
     path.write_bytes(b"{")
-    code, err = run(folder, "-o", path, "--resume", "--format", "jsonl")
+    code, err = run(folder, "-o", path, "--resume")
     assert code == score.USAGE and "is no file of scores" in err and err.count("\n") == 1

@@ -237,9 +237,11 @@ def write(builder: tfds.core.DatasetBuilder) -> None:
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
             builder.download_and_prepare(download_config=local)
-    except tf.errors.OpError as error:  # TensorFlow's writer, where the disk is full
-        why = (error.message or type(error).__name__).splitlines()[0]
-        raise OSError(f"{builder.data_dir}: cannot be written ({why})") from None
+    except (tf.errors.OpError, RuntimeError) as error:  # TFDS wraps what TensorFlow's writer raises
+        cause = error if isinstance(error, tf.errors.OpError) else error.__cause__
+        if not isinstance(cause, tf.errors.OpError):
+            raise
+        raise OSError(f"{cause.message}; make room, or name another --folder") from None
 
 
 def _make(config: SetConfig, folder: str) -> Diffv2iqaSets:
