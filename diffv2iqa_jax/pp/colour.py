@@ -32,6 +32,8 @@ ADOBE_RGB = spaces.of_primaries(spaces.power(563 / 256), spaces.ADOBE_RGB)
 SRGB_GAMMA = 0.45455
 GAMMAS = (0.01, 100)  # libpng takes others for damage
 EXIF, COLOR_SPACE, UNCALIBRATED, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xFFFF, 0xA005, 1
+# Cb and Cr, from their middles, to red, green and blue (BT.601, as JFIF and TIFF have it).
+YCBCR = np.array([[0, -0.344136, 1.772], [1.402, -0.714136, 0]])
 NO_SOURCES = ("link", "abst", "nmcl")  # classes of profiles that describe no picture's colours
 
 
@@ -88,19 +90,18 @@ def of_samples(
     meaning = _meaning(found.info, None, name, cicp) if icc == "convert" else SRGB
     flags = deep.check_dark(found, name)
     flags += ["16bit"] if found.is_deep else []
-    alpha = deep.alpha_of(found)
-    if found.colours in ("lab", "icclab"):
-        return _on_white(Image.fromarray(_of_lab(found)), alpha, flags)
     if found.is_deep and meaning.profile and found.colours in ("grey", "rgb"):
         meaning = _as_space(meaning)
-    if meaning.space and found.colours in ("grey", "rgb"):
-        rgb, done = _by_space(found, meaning)
-    else:
-        x = deep.to_8_bits(found)
-        mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
-        image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
-        rgb, done = _to_srgb(image.convert("RGB") if mode == "YCbCr" else image, meaning)
-    return _on_white(rgb.convert("RGB"), alpha, flags + done)
+    if meaning.profile is None or found.colours in ("lab", "icclab"):
+        told = [meaning.flag] if meaning.space and found.colours in ("grey", "rgb") else []
+        clear = found.alpha_HW is not None and bool((found.alpha_HW < found.top).any())
+        image = Image.fromarray(_exactly(found, meaning.space))
+        return image, flags + told + (["alpha"] if clear else [])
+    x = deep.to_8_bits(found)
+    mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
+    image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
+    rgb, done = _to_srgb(image.convert("RGB") if mode == "YCbCr" else image, meaning)
+    return _on_white(rgb.convert("RGB"), deep.alpha_of(found), flags + done)
 
 
 def _on_white(
@@ -199,7 +200,8 @@ def _to_srgb(image: Image.Image, meaning: Meaning) -> tuple[Image.Image, list[st
         if image.mode not in ("RGB", "L"):
             return image, ["icc_ignored"]
         x = np.asarray(image)
-        return _by_space(Samples(x.reshape(*x.shape[:2], -1), None, 255, ""), meaning)
+        found = Samples(x.reshape(*x.shape[:2], -1), None, 255, "rgb")
+        return Image.fromarray(_exactly(found, meaning.space)), [meaning.flag]
     if meaning.profile is None:
         return image, []
     try:
@@ -247,37 +249,47 @@ def _as_space(meaning: Meaning) -> Meaning:
         return meaning
 
 
-def _by_space(found: Samples, meaning: Meaning) -> tuple[Image.Image, list[str]]:
+def _exactly(found: Samples, space: Space | None) -> np.ndarray:
+    """Samples -> sRGB on white, uint8 (H, W, 3), rounded once. Of colours a space may be told."""
     h, w, _ = found.values_HWC.shape
     out = np.empty((h, w, 3), np.uint8)
     for rows in deep.blocks(h, w):
-        out[rows] = np.rint(spaces.to_srgb(deep.shares(found, rows), meaning.space) * 255)
-    return Image.fromarray(out), [meaning.flag]
-
-
-def _of_lab(found: Samples) -> np.ndarray:
-    """CIE Lab as TIFF stores it (D50) -> sRGB, uint8."""
-    h, w, _ = found.values_HWC.shape
-    out, xyz = np.empty((h, w, 3), np.uint8), spaces.of_lab()
-    step = 1 << (found.values_HWC.itemsize - 1) * 8  # of 16 bits, 256 are what 1 is of 8
-    for rows in deep.blocks(h, w):
-        x = found.values_HWC[rows]
-        if found.colours == "lab":
-            whole = found.top
-            ab = x[..., 1:].view(f"i{x.itemsize}") / step
-        else:
-            whole = 255 * step
-            ab = x[..., 1:] / step - 128
-        lab = np.concatenate([x[..., :1] * (100 / whole), ab], -1)
-        out[rows] = np.rint(spaces.to_srgb(spaces.lab_to_xyz(lab), xyz) * 255)
+        x = _shares_of_srgb(found, rows, space)
+        if found.alpha_HW is not None:
+            alpha = found.alpha_HW[rows, :, None] / found.top
+            x = x * alpha + (1 - alpha)
+        out[rows] = np.rint(x * 255)
     return out
+
+
+def _shares_of_srgb(found: Samples, rows: slice, space: Space | None) -> np.ndarray:
+    """sRGB (h, W, 1 or 3) in 0..1 of these rows."""
+    if found.colours in ("lab", "icclab"):
+        return spaces.to_srgb(spaces.lab_to_xyz(_lab(found, rows)), spaces.of_lab())
+    x = deep.shares(found, rows)
+    if found.colours == "cmyk":
+        return (1 - x[..., :3]) * (1 - x[..., 3:])
+    if found.colours == "ycbcr":
+        return np.clip(x[..., :1] + (x[..., 1:] - 128 / 255) @ YCBCR, 0, 1)
+    return spaces.to_srgb(x, space) if space else x
+
+
+def _lab(found: Samples, rows: slice) -> np.ndarray:
+    """CIE Lab (h, W, 3) of samples as TIFF stores them, in 8 or 16 bits."""
+    x = found.values_HWC[rows]
+    step = 1 << (x.itemsize - 1) * 8  # of 16 bits, 256 are what 1 is of 8
+    if found.colours == "lab":
+        light, ab = x[..., :1] / found.top, x[..., 1:].view(f"i{x.itemsize}") / step
+    else:
+        light, ab = x[..., :1] / (255 * step), x[..., 1:] / step - 128
+    return np.concatenate([light * 100, ab], -1)
 
 
 def _grey(image: Image.Image, name: str) -> Samples:
     """Grey of more than 8 bits: integers are taken for 0..65535, floats for 0..1."""
     x = np.asarray(image)[..., None]
-    top = 1.0 if x.dtype.kind == "f" else 65535.0
+    top = 1 if x.dtype.kind == "f" else 65535
     if not (x.min() >= 0 and x.max() <= top):  # also where it is not finite
-        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top:.0f}"
+        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top}"
         raise deep.unsupported(name, values)
     return Samples(x, None, top, "grey", info=image.info)

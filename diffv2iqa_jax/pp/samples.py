@@ -36,7 +36,7 @@ class Samples(NamedTuple):
 
     values_HWC: np.ndarray
     alpha_HW: np.ndarray | None
-    top: float
+    top: int
     colours: str
     premultiplied: bool = False
     info: dict[str, Any] = {}  # noqa: RUF012, never changed
@@ -62,7 +62,8 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Samples | None:
     check_size((form.width, form.height), name, max_pixels)
     x = tiff.samples(stream, form)
     colours = {0: "grey", 1: "grey", 5: "cmyk", 6: "ycbcr", 8: "lab", 9: "icclab"}
-    alpha, top = None, 1.0 if form.kind == tiff.FLOAT else 2.0**form.bits - 1
+    top = 1 if form.kind == tiff.FLOAT else 2**form.bits - 1
+    alpha = None
     kinds = [i for i, kind in enumerate(form.extra) if kind in (1, 2)]
     if kinds:
         alpha = x[..., form.colours + kinds[0]]
@@ -75,7 +76,7 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Samples | None:
             raise unsupported(name, "has premultiplied grey whose zero is white")
         x = x.dtype.type(top) - x
     if form.photometric == tiff.PALETTE:
-        x, alpha, top = _painted(x[..., 0], form.tags.get(320, ())), _to_16(alpha, top), 65535.0
+        x, alpha, top = _painted(x[..., 0], form.tags.get(320, ())), _to_16(alpha, top), 65535
     found = Samples(
         values_HWC=x,
         alpha_HW=alpha,
@@ -104,7 +105,7 @@ def of_png(image: Image.Image) -> Samples | None:
         return None
     if raw == "I;16B":
         x = np.asarray(image)[..., None]
-        return _with_key(Samples(x, None, 65535.0, "grey", info=image.info))
+        return _with_key(Samples(x, None, 65535, "grey", info=image.info))
     channels, low = modes[raw]
     here = stream.tell()
     stream.seek(0)
@@ -120,7 +121,7 @@ def of_png(image: Image.Image) -> Samples | None:
         x = np.asarray(image).astype(np.uint16) << 8 | low_HWC
     alpha = x[..., -1] if channels in (2, 4) else None
     x = x[..., : channels - (alpha is not None)]
-    found = Samples(x, alpha, 65535.0, "grey" if channels == 2 else "rgb", info=image.info)
+    found = Samples(x, alpha, 65535, "grey" if channels == 2 else "rgb", info=image.info)
     return _with_key(found)
 
 
@@ -137,7 +138,7 @@ def check_dark(found: Samples, name: str) -> list[str]:
     if 0 < share < DARK:
         raise unsupported(
             name,
-            f"nearly black, as no value exceeds {most} of {found.top:.0f}: if fewer bits are stored"
+            f"nearly black, as no value exceeds {most} of {found.top}: if fewer bits are stored"
             f" in more, multiply by {1 << int(-np.log2((most + 1) / (found.top + 1)))}",
         )
     return ["dark"] if 0 < share < DIM else []
@@ -215,8 +216,8 @@ def _check_floats(found: Samples, name: str) -> None:
         raise unsupported(name, f"floating values from {low:.4g} to {high:.4g}, outside 0..1")
 
 
-def _stated_top(told: tuple[int, ...], x: np.ndarray, top: float) -> float:
+def _stated_top(told: tuple[int, ...], x: np.ndarray, top: int) -> int:
     """The largest value where MaxSampleValue says that fewer bits are stored in more."""
     most = max(told, default=0)
     fewer = 255 < most < top and most & (most + 1) == 0  # 1023, 4095, ...
-    return float(most) if fewer and x.max() <= most else top
+    return most if fewer and x.max() <= most else top
