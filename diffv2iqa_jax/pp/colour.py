@@ -117,7 +117,7 @@ def _meaning(
 ) -> Meaning:
     profile = info.get("icc_profile")
     if cicp and (not profile or image is None or image.format == "PNG"):
-        return _of_cicp(cicp, name)
+        return _of_cicp(cicp, name, stored=image is None or image.format == "PNG")
     if profile:
         told = _cicp_tag(profile)
         if told and told[1] in HDR:
@@ -130,8 +130,12 @@ def _meaning(
     return SRGB
 
 
-def _of_cicp(cicp: tuple[int, ...], name: str) -> Meaning:
-    primaries, transfer = cicp[:2]
+def _of_cicp(cicp: tuple[int, ...], name: str, stored: bool) -> Meaning:
+    """By H.273's numbers; `stored` are samples to which no matrix or range was applied."""
+    primaries, transfer, matrix, full = cicp
+    if stored and (matrix or not full):
+        what = f"matrix {matrix} and range {full} of H.273 (cICP), which PNG does not allow"
+        raise ImageError("E_UNSUPPORTED", f"{name}: has {what}; convert it to sRGB")
     if transfer in HDR:
         raise _hdr(name, transfer)
     primaries = 1 if primaries == UNSPECIFIED else primaries
@@ -152,20 +156,21 @@ def _hdr(name: str, transfer: int) -> ImageError:
 
 def _of_gamma(gamma: float, chromaticity: tuple[float, ...] | None) -> Meaning:
     """PNG's gAMA and cHRM."""
-    if not GAMMAS[0] <= gamma <= GAMMAS[1]:
-        return Meaning(b"", flag="gamma")
+    x_y = np.reshape(chromaticity or (1.0,) * 8, (4, 2))
+    if not GAMMAS[0] <= gamma <= GAMMAS[1] or x_y[:, 1].min() <= 0:
+        return Meaning(b"")  # damaged: no use
     # libpng takes gammas that differ by less than a twentieth for equal; those near 1/2.2 stand
     # for sRGB's curve.
     srgb = abs(gamma / SRGB_GAMMA - 1) < 0.05
     curve = spaces.srgb_curve if srgb else spaces.power(1 / gamma)
     primaries = spaces.PRIMARIES[1]
     if chromaticity:
-        white, *others = np.reshape(chromaticity, (4, 2)).tolist()
+        white, *others = x_y.tolist()
         primaries = (*others, white)
     try:
         space = spaces.of_primaries(curve, primaries)
-    except (np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError):
-        return Meaning(b"", flag="gamma")
+    except np.linalg.LinAlgError:
+        return Meaning(b"")
     return SRGB if space.is_srgb else Meaning(space=space, flag="gamma")
 
 
@@ -224,16 +229,19 @@ def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | 
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.device_class in NO_SOURCES:
         raise ValueError(source.profile.device_class)
+    greys = np.arange(256, dtype=np.uint8)[None]
+    if mode == "RGB":
+        steps = greys[0, ::15]
+        before = Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 1, 3))
+    else:
+        before = Image.fromarray(greys)
     if mode == "L" and source.profile.xcolor_space.strip() == "RGB":
         mode = "RGB"  # a common mistake: grey is then red = green = blue
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode == "CMYK":
         return transform, mode
-    steps = np.arange(0, 256, 255 // 15, dtype=np.uint8)
-    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 1, 3)
-    before = Image.fromarray(grid if mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
-    after = np.asarray(ImageCms.applyTransform(before, transform)).astype(int)
+    after = np.asarray(ImageCms.applyTransform(before.convert(mode), transform)).astype(int)
     moved = np.abs(after - np.asarray(before.convert("RGB"))).max()
     return (None if moved <= 1 else transform), mode
 

@@ -77,7 +77,7 @@ def refused(data: bytes) -> str:
 
 def off(found, want) -> float:
     """The largest difference, in levels."""
-    return np.abs(found.image_HWC - want).max()
+    return np.abs(found.image_HWC - np.asarray(want, float)).max()
 
 
 def shown(photometric: str, share: np.ndarray) -> np.ndarray:
