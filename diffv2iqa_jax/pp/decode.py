@@ -9,13 +9,14 @@ and of several frames the first one counts. Flags say what was done. `Reading` h
 import dataclasses
 import io
 import os
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import samples, signals
+from diffv2iqa_jax.pp import jpeg, pages, samples, signals
 from diffv2iqa_jax.pp.arrays import from_array
 from diffv2iqa_jax.pp.colour import of_samples, to_rgb
 from diffv2iqa_jax.pp.formats import HEAD, READ, format_of
@@ -27,6 +28,8 @@ MOST = 2**31 - 1  # Pillow counts no further
 ICC = ("convert", "ignore")
 ORIENTATIONS = ("apply", "ignore")
 ORIENTATION = 0x0112  # EXIF's tag
+MP_ENTRIES = 0xB002  # the tag that lists the pictures of a JPEG's multi-picture format
+STRIP = 2**24  # pixels whose colours are converted at a time
 # Orientation -> steps through the stored rows and columns, and whether these change places.
 TURNS = {
     1: (1, 1, False),
@@ -106,7 +109,10 @@ def read(source: Any, how: Reading = Reading(), name: str = "bytes") -> Picture:
         with refusals("PIL image", source.format or "picture"):
             stream = getattr(source, "fp", None)  # of a file that is still open
             told = signals.told(stream, source.format) if stream else signals.NOTHING
-            return _convert(source, "PIL image", how, told)
+            page = (
+                pages.of_tiff(stream, "PIL image") if stream and source.format == "TIFF" else None
+            )
+            return _convert(source, "PIL image", how, told, page=page)
     return Picture(from_array(source), ())
 
 
@@ -143,42 +149,79 @@ def is_plain(encoded: bytes) -> bool:
 
 def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
     format = format_of(stream.read(HEAD), name, how.formats)
-    try:
-        return _decoded(stream, name, format, how)
-    except ImageError as error:
-        if error.code != "E_TRUNCATED" or format != "JPEG" or not how.allow_truncated:
-            raise
+    if format == "JPEG":
+        return _decode_jpeg(stream, name, how)
+    with refusals(name, format, stream):
+        page = pages.of_tiff(stream, name) if format == "TIFF" else None
+        found = samples.of_tiff(stream, name, how.max_pixels) if page and not page.first else None
+        if found:
+            frames = _frames(page.several, name, how)
+            rgb, done = of_samples(found, name, how.icc)
+            return _finished([rgb], rgb.size, [*frames, *done], found.orientation, 1, how)
+        told = signals.told(stream, format)
+        with open_header(stream, format, name) as image:
+            return _convert(image, name, how, told, page=page)
+
+
+def _decode_jpeg(stream: BinaryIO, name: str, how: Reading) -> Picture:
     stream.seek(0)
+    data = stream.read()
+    try:
+        with refusals(name, "JPEG"):
+            file = jpeg.File(data, name)
+            with open_header(file.stream, "JPEG", name) as image:
+                return _convert(image, name, how, signals.NOTHING, check=file.check)
+    except ImageError as error:
+        if error.code != "E_TRUNCATED" or not how.allow_truncated:
+            raise
     # With an end of image put there, libjpeg leaves what is missing grey.
-    picture = _decoded(io.BytesIO(stream.read() + b"\xff\xd9"), name, format, how)
+    cut = io.BytesIO(data.rstrip(b"\0") + b"\xff\xd9")
+    with refusals(name, "JPEG"), open_header(cut, "JPEG", name) as image:
+        picture = _convert(image, name, how, signals.NOTHING)
     return picture._replace(flags=(*picture.flags, "truncated"))
 
 
-def _decoded(stream: BinaryIO, name: str, format: str, how: Reading) -> Picture:
-    with refusals(name, format, stream):
-        found = samples.of_tiff(stream, name, how.max_pixels) if format == "TIFF" else None
-        if found:
-            frames = _frames(found.frames, name, how)
-            rgb, done = of_samples(found, name, how.icc)
-            return _finished(rgb, [*frames, *done], found.orientation, 1, how)
-        told = signals.told(stream, format)
-        with open_header(stream, format, name) as image:
-            return _convert(image, name, how, told)
+def _convert(
+    image: Image.Image,
+    name: str,
+    how: Reading,
+    told: signals.Told,
+    *,
+    page: pages.Pages | None = None,
+    check: Callable[[Image.Image], None] | None = None,
+) -> Picture:
+    """The picture as `read` gives it.
 
-
-def _convert(image: Image.Image, name: str, how: Reading, told: signals.Told) -> Picture:
+    Args:
+      told: what the file says of its colours.
+      page: of a TIFF file, which page it is.
+      check: called with the decoded picture, before its colours are converted.
+    """
+    flags = _frames(_choose_frame(image, page), name, how)
     samples.check_size(image.size, name, how.max_pixels)
-    flags = _frames(getattr(image, "is_animated", False), name, how)
-    if flags:
-        image.seek(0)
     found = samples.of_png(image)
     turn, turned = _load(image)
+    if check:
+        check(image)
     if found:
         rgb, done = of_samples(found, name, how.icc, told.cicp)
-    else:
-        rgb, done = to_rgb(image, name, how.icc, told.cicp)
-        done += ["16bit"] if told.bits > 8 and "16bit" not in done else []
-    return _finished(rgb, flags + done, turn, turned, how)
+        return _finished([rgb], image.size, flags + done, turn, turned, how)
+    flags += ["16bit"] if told.bits > 8 else []
+    parts = (to_rgb(part, name, how.icc, told.cicp) for part in _strips(image))
+    strips = (rgb for rgb, done in parts if not flags.extend(f for f in done if f not in flags))
+    return _finished(strips, image.size, flags, turn, turned, how)
+
+
+def _strips(image: Image.Image) -> Iterator[Image.Image]:
+    """The picture, a large one in strips: its colours take several copies to convert."""
+    rows = max(1, STRIP // image.width)
+    if image.height <= rows:
+        yield image
+        return
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        strip.format = image.format
+        yield strip
 
 
 def _frames(several: bool, name: str, how: Reading) -> list[str]:
@@ -187,16 +230,52 @@ def _frames(several: bool, name: str, how: Reading) -> list[str]:
     return ["multiframe"] if several else []
 
 
-def _finished(rgb: Image.Image, flags: list[str], turn: int, turned: int, how: Reading) -> Picture:
-    """Upright if it is to be: `turn` is the orientation still to be applied, `turned` was."""
-    image_HWC = np.asarray(rgb)
-    if how.orientation == "apply":
-        image_HWC = _turned(image_HWC, turn)
-        flags += ["rotated"] if turn != 1 or turned != 1 else []
-    else:
-        # What undoes a quarter to one side is a quarter to the other; the rest undo themselves.
-        image_HWC = _turned(image_HWC, {6: 8, 8: 6}.get(turned, turned))
-    return Picture(np.ascontiguousarray(image_HWC), tuple(flags))
+def _finished(
+    strips: Iterable[Image.Image],
+    size: tuple[int, int],
+    flags: list[str],
+    turn: int,
+    turned: int,
+    how: Reading,
+) -> Picture:
+    """Upright if it is to be.
+
+    Args:
+      strips: the picture as it is stored, from its top on.
+      flags: so far; strips may add others.
+      turn: the orientation that is still to be applied; `turned` has been.
+    """
+    # What undoes a quarter to one side is a quarter to the other; the rest undo themselves.
+    wanted = turn if how.orientation == "apply" else {6: 8, 8: 6}.get(turned, turned)
+    rows, columns, swapped = TURNS[wanted]
+    width, height = size
+    image_HWC = np.empty((width, height, 3) if swapped else (height, width, 3), np.uint8)
+    stored_HWC = (image_HWC.swapaxes(0, 1) if swapped else image_HWC)[::rows, ::columns]
+    top = 0
+    for strip in strips:
+        stored_HWC[top : top + strip.height] = np.asarray(strip)
+        top += strip.height
+    if how.orientation == "apply" and (turn != 1 or turned != 1):
+        flags.append("rotated")
+    return Picture(image_HWC, tuple(flags))
+
+
+def _choose_frame(image: Image.Image, page: pages.Pages | None) -> bool:
+    """Goes to the frame that counts; returns whether there are others."""
+    if page is not None:
+        image.seek(page.first)
+        return page.several
+    if image.format in ("JPEG", "MPO"):
+        image.seek(0)
+        # The first is the picture; a gain map or a preview behind it is none. Of a stereo pair, a
+        # panorama or a burst, all are.
+        entries = (getattr(image, "mpinfo", None) or {}).get(MP_ENTRIES, ())
+        kinds = [str(entry["Attribute"]["MPType"]) for entry in entries]
+        return sum(kind.startswith("Multi-Frame") for kind in kinds) > 1
+    several = getattr(image, "is_animated", False)
+    if several and image.format != "HEIF":  # which opens at its primary picture
+        image.seek(0)
+    return several
 
 
 def _load(image: Image.Image) -> tuple[int, int]:
@@ -208,13 +287,6 @@ def _load(image: Image.Image) -> tuple[int, int]:
     image.load()
     turn = _orientation(image)
     return turn, announced if turn == 1 else 1
-
-
-def _turned(image_HWC: np.ndarray, orientation: int) -> np.ndarray:
-    """Upright what was stored in this orientation."""
-    rows, columns, swapped = TURNS[orientation]
-    image_HWC = image_HWC[::rows, ::columns]
-    return image_HWC.swapaxes(0, 1) if swapped else image_HWC
 
 
 def _orientation(image: Image.Image) -> int:

@@ -54,7 +54,7 @@ KINDS = {
     "AVIF": Kind(".avif .avifs", b""),
     "HEIC": Kind(".heic .heif .hif .heics .heifs", b""),
     "JPEG XL": Kind(".jxl", rb"\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n"),
-    # What cameras' sensors saw. DNG, NEF, ARW and others look like TIFF: see tiff.py.
+    # What cameras' sensors saw. DNG, NEF, ARW and others look like TIFF: see pages.py.
     "camera raw (Canon CR3)": Kind(".cr3", b"", DEVELOP),
     "camera raw (Canon CRW)": Kind(".crw", rb"(?:II|MM).{4}HEAPCCDR", DEVELOP),
     "camera raw (Fujifilm)": Kind(".raf", rb"FUJIFILMCCD-RAW", DEVELOP),
@@ -118,7 +118,7 @@ PLUGINS = {"HEIC": "pillow_heif", "JPEG XL": "pillow_jxl"}
 DECODERS = {"HEIC": "HEIF", "JPEG XL": "JXL"}  # kind -> what its decoder calls it, where other
 # Of ISO base media files: brands -> kind. The first row of which the file has a brand counts.
 BRANDS = (
-    ("crx ", "camera raw (Canon CR3)"),
+    ("crx", "camera raw (Canon CR3)"),
     ("avif avis avio", "AVIF"),
     ("heic heix heim heis hevc hevx hevm hevs", "HEIC"),
     ("jpeg jpgs avci avcs j2ki j2is mif1 mif2 msf1", "HEIF of another codec"),
@@ -168,7 +168,7 @@ def brands(head: bytes) -> list[str]:
     """Brands of an ISO base media file: the major one, then those it is compatible with."""
     length = min(int.from_bytes(head[:4], "big"), len(head))
     places = [8, *range(16, length - 3, 4)]
-    return [head[i : i + 4].decode("latin-1") for i in places]
+    return [head[i : i + 4].decode("latin-1").strip() for i in places]
 
 
 def _by_brands(head: bytes) -> str:
