@@ -34,6 +34,7 @@ GAMMAS = (0.01, 100)  # libpng takes others for damage
 EXIF, COLOR_SPACE, UNCALIBRATED, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xFFFF, 0xA005, 1
 # Cb and Cr, from their middles, to red, green and blue (BT.601, as JFIF and TIFF have it).
 YCBCR = np.array([[0, -0.344136, 1.772], [1.402, -0.714136, 0]])
+GREYS = ("1", "L", "LA", "La")  # modes of Pillow
 NO_SOURCES = ("link", "abst", "nmcl")  # classes of profiles that describe no picture's colours
 
 
@@ -55,7 +56,7 @@ SRGB = Meaning()
 def to_rgb(
     image: Image.Image, name: str, icc: str, cicp: tuple[int, ...] | None = None
 ) -> tuple[Image.Image, list[str]]:
-    """A loaded picture in sRGB, opaque, and flags.
+    """A loaded picture of 8 bits in sRGB, opaque, and flags.
 
     Args:
       name: what messages call it.
@@ -65,8 +66,6 @@ def to_rgb(
     Raises:
       ImageError: E_UNSUPPORTED, its colours are none that we convert.
     """
-    if image.mode == "F" or image.mode.startswith("I"):
-        return of_samples(_grey(image, name), name, icc, cicp)
     if image.mode == "LAB":
         return of_samples(Samples(np.asarray(image), None, 255, "icclab"), name, icc)
     meaning = _meaning(image.info, image, name, cicp) if icc == "convert" else SRGB
@@ -74,11 +73,12 @@ def to_rgb(
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         alpha = rgba.getchannel("A")
-        image = rgba.convert("RGB")
+        # A grey profile needs a grey picture.
+        image = rgba.getchannel("R") if image.mode in GREYS else rgba.convert("RGB")
         if alpha.getextrema() == (255, 255):
             alpha = None
     elif image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
+        image = image.convert("L" if image.mode in GREYS else "RGB")
     rgb, flags = _to_srgb(image, meaning)
     return _on_white(rgb.convert("RGB"), alpha, flags)
 
@@ -291,13 +291,3 @@ def _lab(found: Samples, rows: slice) -> np.ndarray:
     else:
         light, ab = x[..., :1] / (255 * step), x[..., 1:] / step - 128
     return np.concatenate([light * 100, ab], -1)
-
-
-def _grey(image: Image.Image, name: str) -> Samples:
-    """Grey of more than 8 bits: integers are taken for 0..65535, floats for 0..1."""
-    x = np.asarray(image)[..., None]
-    top = 1 if x.dtype.kind == "f" else 65535
-    if not (x.min() >= 0 and x.max() <= top):  # also where it is not finite
-        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top}"
-        raise deep.unsupported(name, values)
-    return Samples(x, None, top, "grey", info=image.info)

@@ -31,7 +31,6 @@ class Samples(NamedTuple):
       premultiplied: whether the values are multiplied by alpha already.
       info: as that of a PIL image: the colour profile and what else the file says of its colours.
       orientation: EXIF's, still to be applied.
-      frames: whether the file holds more than this picture.
     """
 
     values_HWC: np.ndarray
@@ -41,7 +40,6 @@ class Samples(NamedTuple):
     premultiplied: bool = False
     info: dict[str, Any] = {}  # noqa: RUF012, never changed
     orientation: int = 1
-    frames: bool = False
 
     @property
     def is_deep(self) -> bool:
@@ -49,14 +47,14 @@ class Samples(NamedTuple):
         return self.top == 1 or self.top > 255
 
 
-def of_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Samples | None:
-    """A TIFF file's samples, where Pillow does not read them right; else None.
+def of_tiff(stream: BinaryIO, name: str, max_pixels: int, page: int = 0) -> Samples | None:
+    """The samples of a page of a TIFF file, where Pillow does not read them right; else None.
 
     Raises:
       ImageError: E_UNSUPPORTED, no rule says how to show them; E_TOO_LARGE.
       Exception: the file is damaged; see `opening.refusals`.
     """
-    form = tiff.layout(stream, name)
+    form = tiff.layout(stream, name, page)
     if form is None:
         return None
     check_size((form.width, form.height), name, max_pixels)
@@ -85,7 +83,6 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Samples | None:
         premultiplied=premultiplied,
         info={"icc_profile": form.tags[34675][0]} if 34675 in form.tags else {},
         orientation=turn if (turn := form.tags.get(274, (1,))[0]) in range(1, 9) else 1,
-        frames=form.tags[0] != (0,),
     )
     if form.kind == tiff.FLOAT:
         _check_floats(found, name)
@@ -123,6 +120,24 @@ def of_png(image: Image.Image) -> Samples | None:
     x = x[..., : channels - (alpha is not None)]
     found = Samples(x, alpha, 65535, "grey" if channels == 2 else "rgb", info=image.info)
     return _with_key(found)
+
+
+def of_grey(image: Image.Image, name: str) -> Samples | None:
+    """The samples of a loaded picture in one of Pillow's modes of more than 8 bits; else None.
+
+    Integers are taken for 0..65535, floats for 0..1.
+
+    Raises:
+      ImageError: E_UNSUPPORTED, values outside that range.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None
+    x = np.asarray(image)[..., None]
+    top = 1 if x.dtype.kind == "f" else 65535
+    if not (x.min() >= 0 and x.max() <= top):  # also where it is not finite
+        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top}"
+        raise unsupported(name, values)
+    return Samples(x, None, top, "grey", info=image.info)
 
 
 def check_dark(found: Samples, name: str) -> list[str]:
@@ -211,9 +226,10 @@ def _to_16(alpha: np.ndarray | None, top: float) -> np.ndarray | None:
 
 
 def _check_floats(found: Samples, name: str) -> None:
-    low, high = float(found.values_HWC.min()), float(found.values_HWC.max())
-    if not (low >= 0 and high <= 1):  # also where one of them is NaN
-        raise unsupported(name, f"floating values from {low:.4g} to {high:.4g}, outside 0..1")
+    for what, x in (("values", found.values_HWC), ("opacity", found.alpha_HW)):
+        low, high = (0.0, 0.0) if x is None else (float(x.min()), float(x.max()))
+        if not (low >= 0 and high <= 1):  # also where one of them is NaN
+            raise unsupported(name, f"floating {what} from {low:.4g} to {high:.4g}, outside 0..1")
 
 
 def _stated_top(told: tuple[int, ...], x: np.ndarray, top: int) -> int:

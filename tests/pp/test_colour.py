@@ -132,6 +132,17 @@ def test_a_grey_profile_shows_a_grey_picture():
         data = encoded(x, icc_profile=icc({b"kTRC": curve(np.rint(points * 65535))}, b"GRAY"))
         found = decode.read(data)
         assert found.flags == ("icc",) and off(found, srgb(want[..., None])) <= 1
+        clear = Image.merge("LA", [Image.fromarray(x), Image.new("L", (256, 4), 255)])
+        settings = {"icc_profile": icc({b"kTRC": curve(np.rint(points * 65535))}, b"GRAY")}
+        for image in (encoded(clear, **settings), encoded(x, transparency=7, **settings)):
+            opaque = np.arange(256) != 7
+            found = decode.read(image)
+            assert found.flags[0] == "icc"
+            assert np.abs(found.image_HWC - srgb(want[..., None]))[:, opaque].max() <= 1
+        x_16 = np.linspace(0, 65535, 256).astype(np.uint16)[None, :, None]
+        iccp = chunk(b"iCCP", b"p\0\0" + zlib.compress(settings["icc_profile"]))
+        found = decode.read(with_chunks(png16(x_16, 0), iccp))
+        assert found.flags == ("16bit", "icc") and off(found, srgb(want[:1, :, None])) <= 1
     same = icc({b"kTRC": curve(np.rint(light_of(np.linspace(0, 1, 1024)) * 65535))}, b"GRAY")
     assert decode.read(encoded(x, icc_profile=same)).flags == ()
 

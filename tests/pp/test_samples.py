@@ -19,7 +19,9 @@ H, W = 24, 36
 LOSSLESS = ("none", "zlib", "lzma", "packbits", "lzw", "zstd")
 OTHERS = ("jpeg", "webp", "lerc", "jpegxl", "jpeg2000", "png", "jpegxr")
 CHANNELS = {"minisblack": 1, "miniswhite": 1, "rgb": 3, "separated": 4, "cielab": 3, "icclab": 3}
-OF_NO_RULE = {"itulab": 3, "logluv": 3, "logl": 1, "cfa": 1, "linear_raw": 3, "mask": 1}
+# Photometric -> what the refusal calls it.
+OF_NO_RULE = {"itulab": "ITU Lab", "logluv": "LogLuv (HDR)", "logl": "LogL (HDR)"}
+OF_NO_RULE |= {"cfa": "camera raw", "linear_raw": "camera raw", "mask": "mask"}
 UNSIGNED, FLOATING = ("u1", "u2", "u4", "u8"), ("f2", "f4", "f8")
 OF_NO_SCALE = ("i1", "i2", "i4", "i8", "c8", "c16")
 # Order of bytes, BigTIFF, tiles.
@@ -177,11 +179,8 @@ def test_samples_of_no_scale_are_refused_by_name(type_, photometric):
 @pytest.mark.parametrize("photometric", OF_NO_RULE)
 def test_photometrics_of_no_rule_are_refused_by_name(photometric):
     for type_ in ("u1", "u2"):
-        x = in_type(truth(OF_NO_RULE[photometric]), type_)
-        words = {"itulab": "ITU", "mask": "mask", "linear_raw": "linear"}
-        assert words.get(photometric, photometric) in refused(
-            written(x, photometric=photometric)
-        ).lower().replace("itu", "ITU")
+        x = in_type(truth(3 if photometric in ("itulab", "logluv", "linear_raw") else 1), type_)
+        assert OF_NO_RULE[photometric] in refused(written(x, photometric=photometric))
 
 
 def test_several_channels_of_no_meaning_are_refused():
@@ -334,6 +333,38 @@ def test_other_files_of_more_than_8_bits_say_so():
     x = picture(H, W, 1, dtype=np.uint16)[..., 0]
     found = decode.read(encoded(x, "JPEG2000"), Reading(formats=("JPEG2000",)))
     assert off(found, x[..., None] / 257) <= 1 and found.flags == ("16bit",)
+
+
+def test_what_tensorflow_cuts_is_not_plain():
+    x = picture(H, W, 3, dtype=np.uint16)
+    assert not decode.is_plain(png(x, 2)) and not decode.is_plain(png(x[..., :1], 0))
+    assert decode.is_plain(encoded(picture()))
+
+
+def test_a_pil_image_of_a_deep_tiff_is_its_file():
+    x = picture(H, W, 3, dtype=np.uint16)
+    data = written(x, photometric="rgb")
+    with Image.open(io.BytesIO(data)) as image:
+        found = decode.read(image)
+        np.testing.assert_array_equal(found.image_HWC, np.rint(x / 257))
+        assert found.flags == ("16bit",) and np.asarray(image).shape == (H, W, 3)
+
+
+def test_of_a_deep_tiff_behind_its_thumbnail_the_picture_counts():
+    x, stream = picture(H, W, 3, dtype=np.uint16), io.BytesIO()
+    with tifffile.TiffWriter(stream) as file:
+        file.write(x[::4, ::4], photometric="rgb", metadata=None, subfiletype=1)
+        file.write(x, photometric="rgb", metadata=None)
+    found = decode.read(stream.getvalue())
+    np.testing.assert_array_equal(found.image_HWC, np.rint(x / 257))
+    assert found.flags == ("16bit",)
+
+
+def test_a_dark_part_of_a_large_picture_is_not_taken_for_few_bits():
+    x = np.zeros((8200, 520), np.uint16)
+    x[:, 1], x[-1, 0] = 300, 65535
+    found = decode.read(encoded(x, "JPEG2000", irreversible=False), Reading(formats=("JPEG2000",)))
+    assert found.flags == ("16bit",) and off(found, x[..., None] / 257) <= 1
 
 
 def test_all_eight_orientations_of_deep_tiff():
