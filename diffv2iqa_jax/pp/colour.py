@@ -16,6 +16,7 @@ from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import samples as deep
 from diffv2iqa_jax.pp import spaces
 from diffv2iqa_jax.pp.samples import Samples
+from diffv2iqa_jax.pp.signals import NOTHING, Told
 from diffv2iqa_jax.pp.spaces import Space
 
 UNSPECIFIED = 2  # of H.273's primaries and transfers
@@ -54,21 +55,21 @@ SRGB = Meaning()
 
 
 def to_rgb(
-    image: Image.Image, name: str, icc: str, cicp: tuple[int, ...] | None = None
+    image: Image.Image, name: str, icc: str, told: Told = NOTHING
 ) -> tuple[Image.Image, list[str]]:
     """A loaded picture of 8 bits in sRGB, opaque, and flags.
 
     Args:
       name: what messages call it.
       icc: "convert" its colours to sRGB, or "ignore" what it says of them.
-      cicp: what `signals.cicp` found.
+      told: what `signals.told` found.
 
     Raises:
       ImageError: E_UNSUPPORTED, its colours are none that we convert.
     """
     if image.mode == "LAB":
         return of_samples(Samples(np.asarray(image), None, 255, "icclab"), name, icc)
-    meaning = _meaning(image.info, image, name, cicp) if icc == "convert" else SRGB
+    meaning = _meaning(image.info, image, name, told) if icc == "convert" else SRGB
     alpha = None
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -84,19 +85,19 @@ def to_rgb(
 
 
 def of_samples(
-    found: Samples, name: str, icc: str, cicp: tuple[int, ...] | None = None
+    found: Samples, name: str, icc: str, told: Told = NOTHING
 ) -> tuple[Image.Image, list[str]]:
     """As `to_rgb`, of samples."""
-    meaning = _meaning(found.info, None, name, cicp) if icc == "convert" else SRGB
+    meaning = _meaning(found.info, None, name, told) if icc == "convert" else SRGB
     flags = deep.check_dark(found, name)
     flags += ["16bit"] if found.is_deep else []
     if found.is_deep and meaning.profile and found.colours in ("grey", "rgb"):
         meaning = _as_space(meaning)
     if meaning.profile is None or found.colours in ("lab", "icclab"):
-        told = [meaning.flag] if meaning.space and found.colours in ("grey", "rgb") else []
+        done = [meaning.flag] if meaning.space and found.colours in ("grey", "rgb") else []
         clear = found.alpha_HW is not None and bool((found.alpha_HW < found.top).any())
         image = Image.fromarray(_exactly(found, meaning.space))
-        return image, flags + told + (["alpha"] if clear else [])
+        return image, flags + done + (["alpha"] if clear else [])
     x = deep.to_8_bits(found)
     mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
     image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
@@ -112,16 +113,15 @@ def _on_white(
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha), [*flags, "alpha"]
 
 
-def _meaning(
-    info: dict[str, Any], image: Image.Image | None, name: str, cicp: tuple[int, ...] | None
-) -> Meaning:
+def _meaning(info: dict[str, Any], image: Image.Image | None, name: str, told: Told) -> Meaning:
+    info = info | told.info
     profile = info.get("icc_profile")
-    if cicp and (not profile or image is None or image.format == "PNG"):
-        return _of_cicp(cicp, name, stored=image is None or image.format == "PNG")
+    if told.cicp and (not profile or image is None or image.format == "PNG"):
+        return _of_cicp(told.cicp, name, stored=image is None or image.format == "PNG")
     if profile:
-        told = _cicp_tag(profile)
-        if told and told[1] in HDR:
-            raise _hdr(name, told[1])
+        numbers = _cicp_tag(profile)
+        if numbers and numbers[1] in HDR:
+            raise _hdr(name, numbers[1])
         return Meaning(profile)
     if "srgb" not in info and ("gamma" in info or "chromaticity" in info):
         return _of_gamma(info.get("gamma", SRGB_GAMMA), info.get("chromaticity"))

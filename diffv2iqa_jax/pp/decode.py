@@ -219,16 +219,17 @@ def _convert(
     """
     flags = _frames(_choose_frame(image, page), name, how)
     samples.check_size(image.size, name, how.max_pixels)
+    samples.check_cut(image, told.bits, name)
     found = samples.of_png(image)
     turn, turned = _load(image)
     found = found or samples.of_grey(image, name)
     if check:
         check(image)
     if found:
-        rgb, done = of_samples(found, name, how.icc, told.cicp)
+        rgb, done = of_samples(found, name, how.icc, told)
         return _finished([rgb], image.size, flags + done, turn, turned, how)
     flags += ["16bit"] if told.bits > 8 else []
-    parts = (to_rgb(part, name, how.icc, told.cicp) for part in _strips(image))
+    parts = (to_rgb(part, name, how.icc, told) for part in _strips(image))
     strips = (rgb for rgb, done in parts if not flags.extend(f for f in done if f not in flags))
     return _finished(strips, image.size, flags, turn, turned, how)
 

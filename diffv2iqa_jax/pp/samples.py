@@ -140,6 +140,16 @@ def of_grey(image: Image.Image, name: str) -> Samples | None:
     return Samples(x, None, top, "grey", info=image.info)
 
 
+def check_cut(image: Image.Image, bits: int, name: str) -> None:
+    """Refuses what Pillow shows wrong when it makes 8 bits of more.
+
+    Its JPEG 2000 decoder adds a half before it shifts, so that the brightest colours turn to 0.
+    """
+    if bits > 8 and image.format == "JPEG2000" and not image.mode.startswith("I"):
+        what = f"is JPEG 2000 of {bits} bits in colour, whose whites would show black"
+        raise unsupported(name, what)
+
+
 def check_dark(found: Samples, name: str) -> list[str]:
     """["dark"] if integers use no more than a quarter of their range.
 

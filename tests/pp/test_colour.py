@@ -323,3 +323,36 @@ def test_adobe_rgb_of_cameras_is_obeyed():
     assert off(found, want) <= 1
     exif[0x8769] = {0xA001: 1, 0xA005: {1: "R98"}}
     assert decode.read(encoded(x, "JPEG", exif=exif)).flags == ()
+
+
+def bmp(x: np.ndarray, kind: bytes, ends=(0,) * 9, gamma=0.0, profile=b"", size=124) -> bytes:
+    """A BMP of 24 bits with the header V4 (108 bytes) or V5 (124)."""
+    rows = np.ascontiguousarray(x[::-1, :, ::-1])  # of a width that needs no padding
+    ends = [round(v * (1 << 30)) for v in ends]
+    head = struct.pack(
+        "<IiiHHIIiiII16x", size, x.shape[1], x.shape[0], 1, 24, 0, rows.size, 0, 0, 0, 0
+    )
+    head += struct.pack("<4s9i3I", kind, *ends, *[round(gamma * 65536)] * 3)
+    if size == 124:
+        head += struct.pack("<4I", 4, size + rows.size, len(profile), 0)
+    file = struct.pack("<2sIHHI", b"BM", 14 + size + rows.size + len(profile), 0, 0, 14 + size)
+    return file + head + rows.tobytes() + profile
+
+
+def test_the_colours_of_bmp_are_obeyed():
+    x = colours()[:, :24]
+    wide = decode.read(bmp(x, b"DEBM", profile=display_p3()))
+    assert wide.flags == ("icc",) and off(wide, seen(x, matrix=P3)) <= 1
+    p3 = (0.68, 0.32, 0, 0.265, 0.69, 0.045, 0.15, 0.06, 0.79)
+    usual = (0.64, 0.33, 0.03, 0.3, 0.6, 0.1, 0.15, 0.06, 0.79)
+    for size in (108, 124):
+        for said in (0, 2.2, 1 / 2.2):
+            found = decode.read(bmp(x, bytes(4), p3, said, size=size))
+            assert found.flags == ("gamma",) and off(found, seen(x, matrix=P3)) <= 1
+            assert decode.read(bmp(x, bytes(4), usual, said, size=size)).flags == ()
+        for plain in (bmp(x, b"BGRs", size=size), bmp(x, b" niW", size=size), bmp(x, bytes(4))):
+            found = decode.read(plain)
+            assert found.flags == () and off(found, x) == 0
+    assert decode.read(bmp(x, b"KNIL")).flags == ("icc_ignored",)
+    ignored = decode.read(bmp(x, b"DEBM", profile=display_p3()), Reading(icc="ignore"))
+    assert ignored.flags == () and off(ignored, x) == 0

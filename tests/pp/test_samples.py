@@ -335,6 +335,25 @@ def test_other_files_of_more_than_8_bits_say_so():
     assert off(found, x[..., None] / 257) <= 1 and found.flags == ("16bit",)
 
 
+def test_colours_of_more_than_8_bits_in_jpeg_2000_are_refused():
+    """Pillow shows their whites black: 65535 becomes 0."""
+    data = bytearray(encoded(picture(H, W), "JPEG2000", irreversible=False))
+    assert decode.read(bytes(data)).flags == ()
+    bits = data.index(b"\xff\x4f\xff\x51") + 2 + 40
+    data[bits : bits + 9 : 3] = bytes([11] * 3)
+    assert "JPEG 2000 of 12 bits" in refused(bytes(data))
+
+
+@pytest.mark.parametrize("kind, channels", [(b"P5", 1), (b"P6", 3)])
+@pytest.mark.parametrize("top", [255, 1023, 4095, 65535])
+def test_ppm_is_scaled_by_its_largest_value(kind, channels, top):
+    x = picture(H, W, channels, dtype=np.uint16) & top
+    pixels = x.astype(">u2" if top > 255 else "u1").tobytes()
+    found = decode.read(kind + b"\n# a remark 9\n%d %d\n%d\n" % (W, H, top) + pixels)
+    assert off(found, np.broadcast_to(x / top * 255, (H, W, 3))) <= 1
+    assert found.flags == (("16bit",) if top > 255 else ())
+
+
 def test_what_tensorflow_cuts_is_not_plain():
     x = picture(H, W, 3, dtype=np.uint16)
     assert not decode.is_plain(png(x, 2)) and not decode.is_plain(png(x[..., :1], 0))
