@@ -190,6 +190,7 @@ def _decode_jpeg(stream: BinaryIO, name: str, how: Reading) -> Picture:
         with refusals(name, "JPEG"):
             file = jpeg.File(data, name)
             with open_header(file.stream, "JPEG", name) as image:
+                image.decodermaxblock = file.block or image.decodermaxblock
                 return _convert(image, name, how, signals.NOTHING, check=file.check)
     except ImageError as error:
         if error.code != "E_TRUNCATED" or not how.allow_truncated:

@@ -107,6 +107,7 @@ class File:
 
     Attributes:
       stream: what the decoder is to read.
+      block: how many bytes of it at a time; None, as it likes.
 
     Raises:
       ImageError: E_TRUNCATED, it ends early; E_DECODE, it is damaged; E_UNSUPPORTED, it is of a
@@ -123,6 +124,8 @@ class File:
         self._check_script()
         self._one = len(self.scans) == 1 and self._process in (0xC0, 0xC1)
         self.stream = Feed(data, self.scans[0]) if self._one else io.BytesIO(data)
+        # libjpeg cannot wait for more data in the middle of arithmetic coding.
+        self.block = None if self._process in HUFFMAN else len(data)
 
     def check(self, image: Image.Image) -> None:
         """Compares what was decoded with what there is; call it once the pixels are loaded.

@@ -15,6 +15,8 @@ import numpy as np
 from diffv2iqa_jax.pp.philox import Seed, fold_in, seed_of, uniform
 from diffv2iqa_jax.pp.spec import build, check_size
 
+BLOCK = 2**24  # values scaled at a time: as floats, a large picture takes four times its memory
+
 
 class Crop(NamedTuple):
     """A part of a picture.
@@ -223,7 +225,7 @@ def _random_corners(crop: Crop, size: int, n: int, seed: Seed) -> list[tuple[int
 
 def _scaled(image_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """uint8 scaled to `size` (rows, columns), rounded to uint8 again."""
-    x = image_HWC.astype(np.float32)
+    x = image_HWC
     for axis, length in enumerate(size):
         x = _resampled(x, length, axis)
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
@@ -240,7 +242,12 @@ def _resampled(x: np.ndarray, size: int, axis: int) -> np.ndarray:
     first = np.ascontiguousarray(np.moveaxis(x, axis, 0))
     ends = np.arange(size + 1) * len(taps)  # a row of the matrix for each new element
     entries = (weights.T.ravel(), taps.T.ravel(), ends)
-    out = sparse.csr_array(entries, shape=(size, len(first))) @ first.reshape(len(first), -1)
+    matrix = sparse.csr_array(entries, shape=(size, len(first)))
+    flat = first.reshape(len(first), -1)
+    out = np.empty((size, flat.shape[1]), np.float32)
+    step = max(BLOCK // len(first), 1)
+    for start in range(0, flat.shape[1], step):
+        out[:, start : start + step] = matrix @ flat[:, start : start + step].astype(np.float32)
     return np.moveaxis(out.reshape(size, *first.shape[1:]), 0, axis)
 
 

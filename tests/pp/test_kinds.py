@@ -4,6 +4,8 @@ import io
 import os
 import re
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from PIL import Image
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode, formats
 from diffv2iqa_jax.pp.decode import Reading
-from tests.pictures import encoded, picture, smooth
+from tests.pictures import display_p3, encoded, picture, smooth, turned
 
 CFA, LINEAR_RAW = 32803, 34892
 DNG_VERSION = (50706, "B", 4, bytes([1, 4, 0, 0]), True)
@@ -238,7 +240,7 @@ def test_what_pillow_decodes_by_itself_is_read(format):
 @pytest.mark.parametrize("head", [box(b"heic", b"mif1"), b"\xff\x0a\xfa"], ids=["heic", "jxl"])
 def test_a_plug_in_that_is_not_there_is_named(head, monkeypatch):
     for module in formats.PLUGINS.values():
-        monkeypatch.setitem(__import__("sys").modules, module, None)  # as if not installed
+        monkeypatch.setitem(sys.modules, module, None)  # as if not installed
     error = refused(head + bytes(200))
     assert error.code == "E_UNSUPPORTED" and "diffv2iqa_jax[formats]" in error.reason
 
@@ -304,6 +306,36 @@ def test_training_and_prepare_read_what_scoring_reads():
 def test_a_larger_cap_is_obeyed_and_named():
     """Also beyond what Pillow allows by itself."""
     side = 13_400  # squared, more than the default
-    blank = encoded(Image.new("1", (side, side)), "PNG")
-    error = refused(blank)
+    header = b"BM" + struct.pack("<IIIIiiHHIIiiII", 0, 0, 54, 40, side, side, 1, 24, *[0] * 6)
+    error = refused(header)
     assert error.code == "E_TOO_LARGE" and f"--max_pixels {side * side}" in error.reason
+    assert refused(header, max_pixels=side * side).code == "E_TRUNCATED"
+
+
+MEMORY = """
+import resource, sys
+from diffv2iqa_jax.pp import decode, ops_numpy
+decode.STRIP, ops_numpy.BLOCK = 2**18, 2**18  # as small beside 12 megapixels as they are beside 800
+scale = ops_numpy.parse("resize(32)")
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+scale(decode.read(sys.argv[2]).image_HWC, 0)
+before = peak()
+image_HWC, flags = decode.read(sys.argv[1], decode.Reading(max_pixels=10**8))
+assert flags == ("icc", "rotated"), flags
+(small,) = scale(image_HWC, 0)
+assert abs(small.image_HWC.mean() - image_HWC[::50, ::50].mean()) < 1
+print((peak() - before) / image_HWC[..., 0].size)
+"""
+
+
+def test_a_large_picture_takes_ten_bytes_a_pixel(tmp_path):
+    """Decoded, converted, turned and scaled: 2 GB for 200 megapixels."""
+    settings = dict(exif=turned(6), icc_profile=display_p3())
+    x = Image.fromarray(smooth()).resize((4000, 3000))
+    (tmp_path / "large.jpg").write_bytes(encoded(x, "JPEG", **settings))
+    (tmp_path / "small.jpg").write_bytes(encoded(smooth(), "JPEG", **settings))
+    paths = [str(tmp_path / name) for name in ("large.jpg", "small.jpg")]
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, *paths], capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 10
