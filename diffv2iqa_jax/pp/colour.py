@@ -32,7 +32,8 @@ HDR = {16: "PQ", 18: "HLG"}
 ADOBE_RGB = spaces.of_primaries(spaces.power(563 / 256), spaces.ADOBE_RGB)
 SRGB_GAMMA = 0.45455
 GAMMAS = (0.01, 100)  # libpng takes others for damage
-EXIF, COLOR_SPACE, UNCALIBRATED, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xFFFF, 0xA005, 1
+EXIF, COLOR_SPACE, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xA005, 1
+UNCALIBRATED, ADOBE = 0xFFFF, 2  # the second is no part of EXIF, and written by some cameras
 # Cb and Cr, from their middles, to red, green and blue (BT.601, as JFIF and TIFF have it).
 YCBCR = np.array([[0, -0.344136, 1.772], [1.402, -0.714136, 0]])
 GREYS = ("1", "L", "LA", "La")  # modes of Pillow
@@ -180,8 +181,9 @@ def _is_adobe_rgb(image: Image.Image) -> bool:
         return False
     try:
         exif = image.getexif()
-        if exif.get_ifd(EXIF).get(COLOR_SPACE) != UNCALIBRATED:
-            return False
+        space = exif.get_ifd(EXIF).get(COLOR_SPACE)
+        if space != UNCALIBRATED:
+            return space == ADOBE
         return str(exif.get_ifd(INTEROP).get(INTEROP_INDEX, "")).startswith("R03")
     except Exception:  # EXIF that cannot be read tells nothing
         return False

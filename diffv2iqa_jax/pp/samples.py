@@ -81,7 +81,7 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int, page: int = 0) -> Samp
         top=top,
         colours=colours.get(form.photometric, "rgb"),
         premultiplied=premultiplied,
-        info={"icc_profile": form.tags[34675][0]} if 34675 in form.tags else {},
+        info={"icc_profile": _bytes(form.tags[34675])} if 34675 in form.tags else {},
         orientation=turn if (turn := form.tags.get(274, (1,))[0]) in range(1, 9) else 1,
     )
     if form.kind == tiff.FLOAT:
@@ -214,6 +214,11 @@ def check_size(size: tuple[int, int], name: str, most: int) -> None:
             f"{name}: {width} x {height} is more than {most} pixels; allow it with"
             f" --max_pixels {width * height} (max_pixels= in Python), or make it smaller",
         )
+
+
+def _bytes(values: tuple) -> bytes:
+    """A tag's bytes, of the type UNDEFINED or BYTE."""
+    return values[0] if values and isinstance(values[0], bytes) else bytes(values)
 
 
 def _with_key(found: Samples) -> Samples:

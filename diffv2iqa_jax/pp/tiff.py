@@ -75,7 +75,7 @@ def directory(stream: BinaryIO, page: int = 0) -> tuple[str, bool, dict[int, tup
     """The byte order ("<" or ">"), whether it is BigTIFF, and the tags of a file's page.
 
     Raises:
-      struct.error: the file is damaged.
+      OSError, struct.error: the file is damaged.
     """
     stream.seek(0)
     head = stream.read(16)
@@ -110,7 +110,10 @@ def directory(stream: BinaryIO, page: int = 0) -> tuple[str, bool, dict[int, tup
 
 
 def _unpacked(stream: BinaryIO, form: str) -> tuple:
-    return struct.unpack(form, stream.read(struct.calcsize(form)))
+    data = stream.read(struct.calcsize(form))
+    if len(data) < struct.calcsize(form):
+        raise OSError("truncated directory")
+    return struct.unpack(form, data)
 
 
 def layout(stream: BinaryIO, name: str, page: int = 0) -> Layout | None:

@@ -12,7 +12,7 @@ from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import display_p3, encoded, linear, picture, profile
-from tests.pp.test_samples import chunk, off, refused
+from tests.pp.test_samples import chunk, off, refused, written
 from tests.pp.test_samples import png as png16
 
 # Light of other primaries -> light of sRGB's, as CSS Color 4 derives them.
@@ -176,6 +176,14 @@ def test_profiles_of_16_bits_lose_nothing_to_rounding():
     assert decode.read(with_chunks(png16(y, 2), same)).flags == ("16bit",)
 
 
+@pytest.mark.parametrize("type_", [1, 7])
+def test_deep_tiff_holds_its_profile_as_bytes_of_either_type(type_):
+    x = colours().astype(np.uint16) * 257
+    tags = [(34675, type_, len(display_p3()), display_p3(), True)]
+    found = decode.read(written(x, photometric="rgb", extratags=tags))
+    assert found.flags == ("16bit", "icc") and off(found, seen(colours(), matrix=P3)) <= 1
+
+
 # PNG's chunks
 
 
@@ -321,6 +329,10 @@ def test_adobe_rgb_of_cameras_is_obeyed():
     assert found.flags == ("icc",) and ignored.flags == ()
     want = seen(ignored.image_HWC, lambda share: share ** (563 / 256), ADOBE)
     assert off(found, want) <= 1
+    exif[0x8769] = {0xA001: 2}
+    assert decode.read(encoded(x, "JPEG", exif=exif)).flags == ("icc",)
+    exif[0x8769] = {0xA001: 0xFFFF}
+    assert decode.read(encoded(x, "JPEG", exif=exif)).flags == ()
     exif[0x8769] = {0xA001: 1, 0xA005: {1: "R98"}}
     assert decode.read(encoded(x, "JPEG", exif=exif)).flags == ()
 
