@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import jpeg, pages, samples, signals
+from diffv2iqa_jax.pp import jpeg, jxl, pages, samples, signals
 from diffv2iqa_jax.pp.arrays import from_array
 from diffv2iqa_jax.pp.colour import of_samples, to_rgb
 from diffv2iqa_jax.pp.formats import HEAD, READ, format_of
@@ -154,6 +154,13 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
         if page and (picture := _deep_tiff(stream, name, how, page)):
             return picture
         told = signals.told(stream, format)
+        if format == "JPEG XL":  # whose decoder decodes all at once
+            head = jxl.header(stream)
+            told = told._replace(bits=head.bits)
+            samples.check_size(head.size, name, how.max_pixels)
+            if head.animated:
+                what = "is animated JPEG XL, of which the decoder gives the last frame; extract one"
+                raise ImageError("E_UNSUPPORTED", f"{name}: {what}")
         with open_header(stream, format, name) as image:
             return _convert(image, name, how, told, page=page)
 
@@ -313,6 +320,10 @@ def _load(image: Image.Image) -> tuple[int, int]:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "JXL" and not getattr(image, "jpeg", False):
+        return (
+            1  # its decoder has turned it; EXIF in it does not count, but for a JPEG packed in it
+        )
     try:
         turn = image.getexif().get(ORIENTATION, 1)
     except Exception:  # EXIF that cannot be read tells nothing

@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import re
 import struct
 import subprocess
@@ -13,10 +14,11 @@ import tifffile
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import decode, formats
+from diffv2iqa_jax.pp import decode, formats, jxl
 from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import display_p3, encoded, picture, smooth, turned
 
+ROOT = pathlib.Path(__file__).parents[2]
 CFA, LINEAR_RAW = 32803, 34892
 DNG_VERSION = (50706, "B", 4, bytes([1, 4, 0, 0]), True)
 CFA_TAGS = [
@@ -294,10 +296,51 @@ def test_endings_belong_to_one_kind_each():
     assert set(formats.endings()) < set(every)
 
 
+def test_the_page_says_of_every_kind_what_happens_to_it():
+    page = (ROOT / "diffv2iqa_jax" / "scoring" / "README.md").read_text()
+    section = page.split("## Kinds of files")[1].split("\n## ")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in section.splitlines()]
+    told = {row[0]: (row[1].replace("`", ""), row[2]) for row in rows if len(row) == 3}
+    for heading in ("read", "refused", "---"):
+        del told[heading]
+    assert told.keys() == formats.KINDS.keys()
+    for name, kind in formats.KINDS.items():
+        assert told[name][0] == kind.endings
+        assert not kind.advice or told[name][1] == kind.advice
+    assert list(told)[: len(formats.READ)] == list(formats.READ)
+
+
 def test_training_and_prepare_read_what_scoring_reads():
     from diffv2iqa_jax.data import shelf
 
     assert Reading().formats == decode.TO_STORE.formats == shelf.READING.formats == formats.READ
+
+
+def jpeg_xl(width: int, height: int, *, animated: bool = False, boxed: bool = False) -> bytes:
+    """How a JPEG XL file of that size starts; ISO/IEC 18181-1, bits from the lowest on."""
+    bits = "0"
+    for side, more in ((height, "000"), (width, "")):  # 000: the width is told too
+        number = next(i for i, room in enumerate((9, 13, 18, 30)) if side <= 1 << room)
+        room = (9, 13, 18, 30)[number]
+        bits += f"{number:02b}"[::-1] + f"{side - 1:0{room}b}"[::-1] + more
+    # Metadata: not the default, more fields, orientation, no size of its own, no preview.
+    bits += "01" + "000" + "00" + str(int(animated))
+    data = b"\xff\x0a" + int(bits[::-1], 2).to_bytes(40, "little")
+    if not boxed:
+        return data
+    brand = b"\0\0\0\x14ftypjxl \0\0\0\0jxl "
+    return b"\0\0\0\x0cJXL \r\n\x87\n" + brand + b"\0\0\0\x34jxlp\0\0\0\0" + data
+
+
+@pytest.mark.parametrize("boxed", [False, True])
+def test_a_jpeg_xl_is_refused_by_its_header_before_its_decoder_runs(boxed):
+    for width, height in ((1, 1), (512, 513), (8192, 8193), (16320, 12240)):
+        data = jpeg_xl(width, height, boxed=boxed)
+        assert jxl.header(io.BytesIO(data)) == ((width, height), False, 8)
+    error = refused(data)
+    assert error.code == "E_TOO_LARGE" and "16320 x 12240" in error.reason
+    moving = refused(jpeg_xl(64, 48, animated=True, boxed=boxed))
+    assert moving.code == "E_UNSUPPORTED" and "animated" in moving.reason
 
 
 # Sizes

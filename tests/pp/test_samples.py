@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from diffv2iqa_jax.errors import ImageError
-from diffv2iqa_jax.pp import decode
+from diffv2iqa_jax.pp import decode, jxl
 from diffv2iqa_jax.pp.decode import Reading
 from tests.pictures import encoded, picture
 
@@ -342,6 +342,17 @@ def test_colours_of_more_than_8_bits_in_jpeg_2000_are_refused():
     bits = data.index(b"\xff\x4f\xff\x51") + 2 + 40
     data[bits : bits + 9 : 3] = bytes([11] * 3)
     assert "JPEG 2000 of 12 bits" in refused(bytes(data))
+
+
+@pytest.mark.parametrize("type_, bits", [("u1", 8), ("u2", 16), ("f4", 32)])
+def test_deep_jpeg_xl_says_so(type_, bits):
+    codecs = pytest.importorskip("imagecodecs", reason="the test extra is not installed")
+    data = codecs.jpegxl_encode(in_type(truth(3), type_), lossless=True)
+    assert jxl.header(io.BytesIO(data)).bits == bits
+    pytest.importorskip("pillow_jxl", reason="the extra `formats` is not installed")
+    found = decode.read(data, Reading(icc="ignore", formats=("JPEG XL",)))
+    assert off(found, truth(3) * 255) <= 1
+    assert found.flags == (("16bit",) if bits > 8 else ())
 
 
 @pytest.mark.parametrize("kind, channels", [(b"P5", 1), (b"P6", 3)])
