@@ -30,9 +30,11 @@ UNKNOWN = {
     51177: "a depth map",
 }
 SIGNED, FLOAT, VOID = 2, 3, 4  # values of SampleFormat; unsigned integers are 1
-# Types of tags -> their letter for struct and their size; rationals are not needed here.
+# YCbCrCoefficients and ReferenceBlackWhite -> the only values that are converted: those of JFIF.
+JFIF = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}
+# Types of tags -> their letter for struct and their size; of rationals, both numbers as one.
 TYPES = {1: ("B", 1), 2: ("s", 1), 3: ("H", 2), 4: ("I", 4), 6: ("b", 1), 7: ("s", 1), 8: ("h", 2)}
-TYPES |= {9: ("i", 4), 13: ("I", 4), 16: ("Q", 8), 18: ("Q", 8)}
+TYPES |= {5: ("Q", 8), 9: ("i", 4), 13: ("I", 4), 16: ("Q", 8), 18: ("Q", 8)}
 TAGS, LARGEST = 1000, 1 << 26  # of a directory, and bytes of a tag: beyond, a file is damaged
 MOST = 16  # samples of a pixel: more are measurements rather than pictures
 
@@ -239,6 +241,8 @@ def _check(form: Layout, bits: set, kinds: set, name: str) -> None:
         what = "has inks other than CMYK"
     elif form.photometric == YCBCR and tuple(form.tags.get(530, (2, 2))) != (1, 1):
         what = "has YCbCr samples of reduced resolution without JPEG"
+    elif form.photometric == YCBCR and not _is_jfif(form):
+        what = "has YCbCr samples of other coefficients or ranges than JFIF's"
     elif (
         form.photometric in (YCBCR, 8, 9)
         and form.kind == FLOAT
@@ -247,6 +251,18 @@ def _check(form: Layout, bits: set, kinds: set, name: str) -> None:
         what = f"has {'floating ' if form.kind == FLOAT else ''}samples of {form.bits} bits"
     if what:
         raise ImageError("E_UNSUPPORTED", f"{name}: {what}; save it as RGB of 8 or 16 bits")
+
+
+def _is_jfif(form: Layout) -> bool:
+    for tag, usual in JFIF.items():
+        numbers = [struct.unpack("<2I", struct.pack("<Q", v)) for v in form.tags.get(tag, ())]
+        over_under = numbers if form.order == "<" else [pair[::-1] for pair in numbers]
+        values = tuple(over / max(under, 1) for over, under in over_under)
+        if values and (
+            len(values) != len(usual) or np.abs(np.subtract(values, usual)).max() > 0.001
+        ):
+            return False
+    return True
 
 
 def _whole(form: Layout) -> bool:

@@ -67,7 +67,7 @@ def curve(points: np.ndarray) -> bytes:
     return struct.pack(">4s4xI", b"curv", len(points)) + points.astype(">u2").tobytes()
 
 
-def icc(tags: dict[bytes, bytes], space: bytes = b"RGB ", kind: bytes = b"mntr") -> bytes:
+def icc(tags: dict[bytes, bytes], space=b"RGB ", kind=b"mntr", between=b"XYZ ") -> bytes:
     """A profile of these tags, by hand."""
     said = "other".encode("utf-16-be")
     mluc = struct.pack(">4s4xII4sII", b"mluc", 1, 12, b"enUS", len(said), 28) + said
@@ -78,8 +78,9 @@ def icc(tags: dict[bytes, bytes], space: bytes = b"RGB ", kind: bytes = b"mntr")
         table += name + struct.pack(">II", 132 + 12 * len(tags) + len(data), len(content))
         data += content + bytes(-len(content) % 4)
     body = struct.pack(">I", len(tags)) + table + data
-    head = struct.pack(">I4xI4s4s4s12x4s28x3i", 128 + len(body), 0x04000000, kind, space, b"XYZ ",
-                       b"acsp", 63190, 65536, 54061)  # fmt: skip
+    version = 0x02400000 if between == b"Lab " else 0x04000000
+    said = (128 + len(body), version, kind, space, between, b"acsp", 63190, 65536, 54061)
+    head = struct.pack(">I4xI4s4s4s12x4s28x3i", *said)
     return head.ljust(128, b"\0") + body
 
 
@@ -174,6 +175,38 @@ def test_profiles_of_16_bits_lose_nothing_to_rounding():
     assert found.flags == ("16bit", "icc") and off(found, seen(colours(), matrix=P3)) <= 1
     same = chunk(b"iCCP", b"p\0\0" + zlib.compress(profile({})))
     assert decode.read(with_chunks(png16(y, 2), same)).flags == ("16bit",)
+
+
+def inks(corners: np.ndarray) -> bytes:
+    """A CMYK profile that gives Lab (16, 3) of no ink or full ink: ICC's lut8Type."""
+    ramp = bytes(range(256))
+    unit = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 65536)
+    lab = np.rint(corners * [2.55, 1, 1] + [0, 128, 128]).astype(np.uint8).tobytes()
+    lut = struct.pack(">4s4x4B", b"mft1", 4, 3, 2, 0) + unit + ramp * 4 + lab + ramp * 3
+    return icc({b"A2B0": lut}, b"CMYK", b"prtr", b"Lab ")
+
+
+@pytest.mark.parametrize("format", ["TIFF", "JPEG", "16"])
+def test_a_cmyk_picture_is_seen_by_its_profile(format):
+    """Sixteen mixtures of full inks, whose colours the profile says."""
+    light = np.linspace(95, 10, 16)
+    corners = np.stack([light, np.tile([20, -15, 0, 9], 4), np.repeat([-25, 30, 5, -8], 4)], -1)
+    corners[0], corners[15] = (100, 0, 0), 0  # white and black stay, whatever the intent
+    bits = np.arange(16)[:, None] >> np.arange(3, -1, -1) & 1
+    x = np.repeat(np.repeat((bits * 255).astype(np.uint8)[None], 16, 0), 16, 1)
+    if format == "16":
+        tags = [(34675, 7, len(inks(corners)), inks(corners), True)]
+        data = written(x.astype(np.uint16) * 257, photometric="separated", extratags=tags)
+    else:
+        settings = {"quality": 100, "subsampling": 0} if format == "JPEG" else {}
+        data = encoded(Image.fromarray(x, "CMYK"), format, icc_profile=inks(corners), **settings)
+    found = decode.read(data)
+    assert found.flags == (("16bit", "icc") if format == "16" else ("icc",))
+    lab = np.rint(corners * [2.55, 1, 1] + [0, 128, 128]).astype(np.uint8)
+    want = decode.read(Image.fromarray(lab[None], "LAB")).image_HWC[0]
+    wide = np.broadcast_to(np.repeat(want, 16, 0), (16, 256, 3))
+    assert off(found, wide) <= (6 if format == "JPEG" else 2)
+    assert decode.read(data, Reading(icc="ignore")).flags == (("16bit",) if format == "16" else ())
 
 
 @pytest.mark.parametrize("type_", [1, 7])

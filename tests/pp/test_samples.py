@@ -131,7 +131,8 @@ def test_one_bit_is_black_or_white(photometric, compression):
 def test_other_compressions_are_the_plain_picture_or_refused(compression):
     needs(compression)
     right = 0
-    for photometric, type_ in itertools.product(("minisblack", "rgb"), ("u1", "u2", "f4")):
+    photometrics = ("minisblack", "miniswhite", "rgb", "separated")
+    for photometric, type_ in itertools.product(photometrics, ("u1", "u2", "f4")):
         share = truth(CHANNELS[photometric])
         try:
             data = written(in_type(share, type_), compression, photometric=photometric)
@@ -167,6 +168,27 @@ def test_lab_is_the_colour_it_means(photometric, type_, planar):
     light = np.clip(xyz @ np.array(to_srgb).T, 0, 1)
     want = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055) * 255
     assert off(decode.read(written(x, photometric=photometric, planarconfig=planar)), want) <= 1
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("order", "<>")
+def test_ycbcr_is_the_picture_of_jfif_or_refused(planar, order):
+    x = np.rint(truth(3) * 255)
+    y = x @ [0.299, 0.587, 0.114]
+    ycbcr = np.stack([y, (x[..., 2] - y) / 1.772 + 128, (x[..., 0] - y) / 1.402 + 128], -1)
+    stored = np.rint(ycbcr).clip(0, 255).astype(np.uint8)
+    settings = dict(photometric="ycbcr", planarconfig=planar, byteorder=order)
+    coefficients = (529, "2I", 3, (299, 1000, 587, 1000, 114, 1000), True)
+    full, video = (
+        [(532, "2I", 6, (0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1), True)],
+        [(532, "2I", 6, (16, 1, 235, 1, 128, 1, 240, 1, 128, 1, 240, 1), True)],
+    )
+    for tags in ([], [coefficients], full):
+        found = decode.read(written(stored, extratags=tags, subsampling=(1, 1), **settings))
+        # Colours of 8 bits are rounded before the matrix, which multiplies by up to 1.772.
+        assert off(found, x) <= 2 and found.flags == ()
+    refused(written(stored, extratags=video, subsampling=(1, 1), **settings))
+    refused(written(stored.astype(np.uint16), subsampling=(1, 1), **settings))
 
 
 @pytest.mark.parametrize("type_", OF_NO_SCALE)
