@@ -173,6 +173,7 @@ def get_config(row: str = "paper") -> ConfigDict:
         frozen="^restorer|/vit/|/resnet/",
         rates=(),  # (expression, factor) of parameters with a rate of their own
         accumulate=1,  # the whole batch at once
+        remat="none",  # "blocks" computes each block twice: less memory, more time
         average=0.999,  # OPEN: the originals have none
     )
     c.every = dict(log=100, evaluate=2_000, save=1_000)  # not tuned

@@ -78,6 +78,7 @@ def get_config(row: str = "base") -> ConfigDict:
         frozen="",
         rates=(),
         accumulate=1,  # the whole batch at once
+        remat="none",  # "blocks" computes each block twice: less memory, more time
         average=0.9999,  # SR3 configures it and does not use it
     )
     c.devices = dict(map="jit", fsdp=1)  # every device holds the whole state

@@ -1,5 +1,9 @@
 """What is refused, and by which class: each message is one line, what, why, what next."""
 
+# Exit codes of a run: the configuration or the workdir cannot work, the loss is not finite, one of
+# several processes failed or was lost, asked to stop and saved.
+EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_LOST, EXIT_PREEMPTED = 2, 70, 71, 75
+
 
 class ConfigError(ValueError):
     """What the user asked for cannot be: says what, why, and what there is instead."""

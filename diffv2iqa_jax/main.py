@@ -48,7 +48,6 @@ _CACHE = flags.DEFINE_string(
 )
 
 LOG = logging.getLogger("diffv2iqa_jax")
-EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_LOST, EXIT_PREEMPTED = 2, 70, 71, 75
 JOINING = ("distributed", "coordinator", "num_processes", "process_id")  # flags
 # What a user can do something about: no space, no rights.
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -107,7 +106,7 @@ def parse(argv: list[str]) -> list[str]:
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         # absl wraps what a parser raises into an error that names the flag once more.
         refusal = error.__context__ if isinstance(error.__context__, errors.ConfigError) else error
-        sys.exit(_refuse(" ".join(str(refusal).split()), EXIT_CONFIG, _joining(argv)))
+        sys.exit(_refuse(" ".join(str(refusal).split()), errors.EXIT_CONFIG, _joining(argv)))
 
 
 def _joining(argv: list[str]) -> dict:
@@ -246,7 +245,7 @@ def train(config: dict, workdir: str) -> int:
     except Preempted as error:
         print(f"stopped: {error}; run the same command to go on", file=sys.stderr, flush=True)
         processes.end()
-        return EXIT_PREEMPTED
+        return errors.EXIT_PREEMPTED
     if several and _MODE.value != "views" and processes.index() == 0:
         LOG.info("report: %s", write.write(workdir))
     processes.end()
@@ -346,14 +345,16 @@ def main(argv: list[str]) -> int:
     try:
         return run(argv)
     except errors.ConfigError as error:
-        return _refuse(str(error), EXIT_CONFIG)
+        return _refuse(str(error), errors.EXIT_CONFIG)
     except FloatingPointError as error:
-        return _refuse(f"not finite, {error}", EXIT_NOT_FINITE)
+        return _refuse(f"not finite, {error}", errors.EXIT_NOT_FINITE)
     except OSError as error:
         if error.errno not in STORAGE:
             return _crashed(error)
         where = f"{error.filename}: " if error.filename else ""
-        code = _refuse(f"{where}{error.strerror}; make room or give rights there", EXIT_CONFIG)
+        code = _refuse(
+            f"{where}{error.strerror}; make room or give rights there", errors.EXIT_CONFIG
+        )
         if error.errno == errno.ENOSPC:  # else Orbax's unfinished writes all complain at the end
             sys.stdout.flush()
             os._exit(code)
@@ -371,7 +372,7 @@ def _crashed(error: Exception) -> int:
     if text is None:
         traceback.print_exception(error)
         text = f"{type(error).__name__}: {error}"
-    return _refuse(text, EXIT_LOST)
+    return _refuse(text, errors.EXIT_LOST)
 
 
 if __name__ == "__main__":

@@ -11,35 +11,26 @@ lost.
 
 import argparse
 import ast
-import contextlib
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from importlib import metadata
+from collections.abc import Callable
 
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax import storage
+from diffv2iqa_jax.errors import EXIT_CONFIG, ConfigError
 
-PACKAGES = ("diffv2iqa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-PACKAGES += ("tensorflow-cpu", "libtpu")  # the latter on TPUs alone
 LEAST_FREE = 2**30  # bytes; a checkpoint of the full U-Net with its optimiser is 1.6 GB
-SEEN_WITHIN = 5  # seconds until another host's file is there: NFS keeps what it knew for some
 Checks = dict[str, Callable[[argparse.Namespace], str]]
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """The flags; `settings` is the configuration with its overrides, checked.
-
-    Raises:
-      ConfigError: the configuration cannot work.
-    """
+    """The flags; `overrides` are pairs of a key and a text."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--config", required=True, help="as for main; --config.a.b=value too")
     parser.add_argument("--workdir", required=True, help="folder of the run")
@@ -49,17 +40,29 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--process_id", type=int, help="which of them this is, from 0")
     parser.add_argument("--devices", type=int, help="how many there must be on all hosts together")
     o, more = parser.parse_known_args(argv)
-    o.settings = configs.plain(configs.load(o.config))
+    o.overrides = []
     for argument in more:
         override = re.fullmatch(r"--config\.([\w.]+)=(.*)", argument, re.S)
         if not override:
             parser.error(f"unrecognized argument {argument!r}")
-        _override(o.settings, *override.groups())
+        o.overrides.append(override.groups())
+    return o
+
+
+def settings(o: argparse.Namespace) -> dict:
+    """The configuration with its overrides, checked.
+
+    Raises:
+      ConfigError: it cannot work.
+    """
     from diffv2iqa_jax.training import checks
 
-    for stage in _stages(o.settings):
+    whole = configs.plain(configs.load(o.config))
+    for key, text in o.overrides:
+        _override(whole, key, text)
+    for stage in _stages(whole):
         checks.check(stage)
-    return o
+    return whole
 
 
 def _override(settings: dict, key: str, text: str) -> None:
@@ -85,19 +88,11 @@ def _hosts(o: argparse.Namespace) -> str:
 
 
 def _versions(o: argparse.Namespace) -> str:
-    from diffv2iqa_jax.training import processes
+    from diffv2iqa_jax.training import logs, processes
 
-    versions = {"python": platform.python_version(), **dict(_installed())}
+    versions = logs.versions()
     processes.agree("versions", versions)
     return ", ".join(f"{name} {version}" for name, version in versions.items())
-
-
-def _installed() -> Iterator[tuple[str, str]]:
-    for name in PACKAGES:
-        try:
-            yield name, metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
 
 
 def _configuration(o: argparse.Namespace) -> str:
@@ -133,42 +128,14 @@ def _data(o: argparse.Namespace) -> str:
 
 
 def _workdir(o: argparse.Namespace) -> str:
-    """Every process writes a file there and reads those of all; none stays."""
-    from etils import epath
-
     from diffv2iqa_jax.training import processes
 
-    folder, host = epath.Path(o.workdir), socket.gethostname()
-    (was_there, *_) = processes.exchange("preflight/workdir there", str(folder.exists()))
-    token = f"preflight-{os.getpid()}-{time.time_ns()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / token).write_text(host)
-        problem = ""
-    except OSError as error:
-        problem = f"{o.workdir}: cannot be written ({error.strerror or error})"
-    names = processes.exchange("preflight/workdir", "" if problem else token)
-    until = time.monotonic() + SEEN_WITHIN
-    missing = [name for name in names if name]
-    while missing and time.monotonic() < until:
-        missing = [name for name in missing if not (folder / name).exists()]
-        time.sleep(0.1 if missing else 0)
-    processes.exchange("preflight/workdir read", "")
-    with contextlib.suppress(OSError):  # it could not be written
-        (folder / token).unlink()
-    processes.exchange("preflight/workdir removed", "")
-    if was_there == "False" and folder.is_dir() and not any(folder.iterdir()):
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            folder.rmdir()
-    if problem or missing:
-        lost = ", ".join(str(names.index(name)) for name in missing)
-        hint = "; all hosts must share it: a network file system or a bucket"
-        raise ConfigError(problem or f"{o.workdir}: what process {lost} wrote is not here{hint}")
+    processes.same_storage(o.workdir)
     return f"{o.workdir}: written and read by all"
 
 
 def _disk(o: argparse.Namespace) -> str:
-    if "://" in o.workdir:
+    if storage.is_remote(o.workdir):
         return f"{o.workdir}: no disk of ours"
     place = os.path.abspath(o.workdir)
     while not os.path.isdir(place):
@@ -245,20 +212,24 @@ def run(o: argparse.Namespace, checks: Checks) -> int:
             print(f"FAILED  {name:14}{problem or others}", flush=True)
         elif jax.process_index() == 0:
             print(f"ok      {name:14}{text}", flush=True)
-    return 2 if failed else 0
+    return EXIT_CONFIG if failed else 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Returns the exit code; what is refused is one line."""
-    try:
-        o = parse(argv)
-        from diffv2iqa_jax.training import processes
+    from diffv2iqa_jax.training import processes
 
+    o = parse(argv)
+    try:
         processes.start(o.coordinator, o.num_processes, o.process_id, automatic=o.distributed)
-        return run(o, CHECKS)
+        o.settings = settings(o)
+        code = run(o, CHECKS)
+        processes.end()
+        return code
     except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        processes.fail(str(error), EXIT_CONFIG)
+        return EXIT_CONFIG
 
 
 if __name__ == "__main__":

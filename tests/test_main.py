@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from diffv2iqa_jax import main
+from diffv2iqa_jax import errors, main
 from tests import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -53,7 +53,7 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data, settings):
         assert child.poll() is None, (tmp_path / "log").read_text()
         time.sleep(0.2)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(120) == main.EXIT_PREEMPTED
+    assert child.wait(120) == errors.EXIT_PREEMPTED
     assert "run the same command to go on" in (tmp_path / "log").read_text()
     assert not (work / "quality" / "results.json").exists()
     done = call(settings, *flags)
@@ -95,7 +95,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, settings, arguments, me
     (tmp_path / "broken.py").write_text("import torchvisionn\n")
     (tmp_path / "stages.py").write_text("def get_config():\n    return {'stages': {'a': 1}}\n")
     done = call(settings | {"cwd": tmp_path}, "--config", "quickstart", *arguments)
-    assert done.returncode == main.EXIT_CONFIG
+    assert done.returncode == errors.EXIT_CONFIG
     assert message in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
     assert not (tmp_path / "run").exists()
 
@@ -118,7 +118,7 @@ try:
     code = main.main(main.parse(sys.argv))
 except SystemExit as error:
     code = error.code
-assert code == {main.EXIT_CONFIG} and not {absent} & set(sys.modules)
+assert code == {errors.EXIT_CONFIG} and not {absent} & set(sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, **settings)
     assert done.returncode == 0 and message in done.stderr, done.stderr

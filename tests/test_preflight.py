@@ -62,7 +62,7 @@ def test_every_process_says_what_differs_between_them(config, tmp_path):
     results = together(
         config, ["--workdir", str(tmp_path / "a")], ["--workdir", str(tmp_path / "b"), rate]
     )
-    for place, (code, text) in zip("ab", results, strict=True):
+    for index, (place, (code, text)) in enumerate(zip("ab", results, strict=True)):
         said = lines(text)
         assert code == 2, text
         assert [name for name, (mark, _) in said.items() if mark != "ok"] == [
@@ -70,7 +70,10 @@ def test_every_process_says_what_differs_between_them(config, tmp_path):
             "workdir",
         ]
         assert "restore.optim.lr" in said["configuration"][1]
-        assert f"{tmp_path / place}: what process" in said["workdir"][1]
+        assert (
+            f"{tmp_path / place}: what process {1 - index} wrote is not there for process {index};"
+            in said["workdir"][1]
+        )
         assert "collective" not in said  # it could hang
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
@@ -109,7 +112,7 @@ def test_overrides_are_read_as_main_reads_them():
     wanted = configs.plain(configs.load("restore"))
     wanted["tensorboard"] = False
     wanted["data"] |= {"batch": 32, "folder": "5", "fractions": [0.5, 0.25, 0.25]}
-    assert json.dumps(preflight.parse(flags).settings) == json.dumps(wanted)
+    assert json.dumps(preflight.settings(preflight.parse(flags))) == json.dumps(wanted)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +125,7 @@ def test_overrides_are_read_as_main_reads_them():
 def test_a_wrong_override_is_refused(flag, message, capsys):
     flags = ["--config", "restore", "--workdir", "w", flag]
     with pytest.raises(ConfigError, match=re.escape(message)):
-        preflight.parse(flags)
+        preflight.settings(preflight.parse(flags))
     assert preflight.main(flags) == 2
     assert message in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ from diffv2iqa_jax.data.sets import catalog
 from diffv2iqa_jax.data.sets.catalog import PRISTINE
 from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.errors import ConfigError
-from diffv2iqa_jax.models import layers, quality, resnet, swin, unet, vcr, vit
+from diffv2iqa_jax.models import layers, quality, remat, resnet, swin, unet, vcr, vit
 from diffv2iqa_jax.pp import ops_numpy, spec
 from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.training.setup import distorting, optimiser
@@ -20,7 +20,7 @@ SECTIONS = {
     "data": ("name", "folder", "parts", "split", "fractions", "size", "pp_train", "pp_test")
     + ("batch", "cache"),
     "optim": ("name", "lr", "schedule", "period", "warmup", "steps", "weight_decay", "clip")
-    + ("rates", "frozen", "accumulate", "average"),
+    + ("rates", "frozen", "accumulate", "remat", "average"),
     "devices": ("map", "fsdp"),
     "every": ("log", "evaluate", "save"),
     "evaluate": ("val_images", "examples", "baselines"),
@@ -57,6 +57,10 @@ def check(config: dict) -> None:
     only(config, "", (*COMMON, *stages.SETTINGS[task]))
     _check_sections(config)
     optimiser(config)
+    if config["optim"]["remat"] not in remat.KINDS:
+        raise ConfigError(
+            f"config.optim.remat {config['optim']['remat']!r}: known are {remat.KINDS}"
+        )
     _check_expressions(config["optim"])
     check_data(config["data"])
     known = stages.PRETRAINED[task]

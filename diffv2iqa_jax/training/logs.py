@@ -279,14 +279,12 @@ def _first_started(workdir: str) -> float:
 
 
 def versions() -> dict[str, str]:
-    """Versions of the packages that results depend on."""
-    names = "diffv2iqa_jax jax jaxlib flax optax orbax-checkpoint numpy".split()
+    """Versions of the packages that results depend on, as far as they are installed."""
+    names = "diffv2iqa_jax jax jaxlib flax optax orbax-checkpoint numpy tensorflow-cpu libtpu"
     installed = {}
-    for name in names:
-        try:
+    for name in names.split():
+        with contextlib.suppress(metadata.PackageNotFoundError):
             installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            installed[name] = "not installed"
     return installed
 
 

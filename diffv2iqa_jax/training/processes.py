@@ -23,9 +23,8 @@ from jax._src import distributed  # the store has no public name
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import EXIT_CONFIG, EXIT_LOST, EXIT_NOT_FINITE, ConfigError
 
-EXIT_LOST = 71
 POLL = 0.5  # seconds
 # Together below 20 seconds. No process is without the interpreter for so long: compiling and
 # waiting for devices leave it to the thread that gives the signs of life.
@@ -35,7 +34,8 @@ SEEN_WITHIN = 5.0  # seconds until another host sees a file: NFS keeps what it k
 FOREVER = 2**31 - 1  # milliseconds: the thread ends the waiting, no clock
 ALIVE, FAILED, LEAVING = "diffv2iqa/alive", "diffv2iqa/failed", "diffv2iqa/leaving"
 FIRST = "diffv2iqa/first"  # the first process's sign of life once more, apart from the others'
-SHARED = (2, 70)  # exit codes that the others end with too: where one is refused, all are
+# Exit codes that the others end with too: where one is refused, all are.
+SHARED = (EXIT_CONFIG, EXIT_NOT_FINITE)
 # How the collectives of CPUs, GPUs and TPUs say that another process is gone.
 CONNECTION = re.compile(r"gloo|nccl|unavailable|closed by peer|connection reset|heartbeat", re.I)
 
@@ -163,39 +163,42 @@ def after_the_first(action: Callable[[], Any]) -> Any:
 def same_storage(folder: str) -> None:
     """Refuses a folder that is not the same place for all processes; leaves it as it is.
 
+    Every process writes a file there and looks for those of all.
+
     Raises:
-      ConfigError: on every process: which of them do not see what the first writes; or the first
-        cannot write there.
+      ConfigError: a process cannot write there, or does not see what another wrote.
     """
-    if _watch is None:
-        return
     place = storage.path(folder)
-    made = [p for p in (place, *place.parents) if index() == 0 and not p.exists()]
-    seal, problem = place / f".{exchange('seal', str(time.time_ns()))[0]}", ""
-    if index() == 0:
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            seal.write_text("")
-        except OSError as error:
-            problem = f"workdir {folder}: cannot be written ({error.strerror or error})"
-    problem = exchange("written", problem)[0]
+    parents = () if storage.is_remote(folder) else (place, *place.parents)
+    absent = [path for path in parents if not path.exists()]
+    barrier("absent")  # before one of them makes it
+    seal, problem = place / f".sealed-{index()}-{time.time_ns()}", ""
+    try:
+        storage.make_folder(folder)
+        seal.write_text("")
+    except OSError as error:
+        problem = f"workdir {folder}: cannot be written ({error.strerror or error})"
+    seals = exchange("sealed", "" if problem else seal.name)
     until = time.monotonic() + SEEN_WITHIN
-    while not (problem or seal.exists()) and time.monotonic() < until:
+    missing = [name for name in seals if name and not (place / name).exists()]
+    while missing and time.monotonic() < until:
         time.sleep(0.2)
-    blind = exchange("seen", "" if problem or seal.exists() else "blind")
-    if index() == 0:
-        with contextlib.suppress(OSError):
-            seal.unlink(missing_ok=True)
-            for path in made:
-                path.rmdir()
-    barrier("sealed")
-    if problem or any(blind):
-        lost = ", ".join(str(number) for number, text in enumerate(blind) if text)
-        raise ConfigError(
-            problem
-            or f"workdir {folder}: process {lost} does not see what process 0 writes there; "
+        missing = [name for name in missing if not (place / name).exists()]
+    if missing and not problem:
+        lost = ", ".join(str(seals.index(name)) for name in missing)
+        problem = (
+            f"workdir {folder}: what process {lost} wrote is not there for process {index()}; "
             "name a folder that all hosts share, on a network file system or in a bucket"
         )
+    problems = exchange("seen", problem)
+    with contextlib.suppress(OSError):  # it could not be written
+        seal.unlink()
+    barrier("removed")
+    for path in absent:
+        with contextlib.suppress(OSError):  # another process removed it, or the folder has a use
+            path.rmdir()
+    if any(problems):
+        raise ConfigError(problem or next(filter(None, problems)))
 
 
 def put(key: str, text: str) -> None:

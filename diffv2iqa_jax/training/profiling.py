@@ -48,7 +48,11 @@ class Profile:
         if self._folder is None and number in self._window:
             # On a disk of this host, since the profiler knows no other storage.
             self._folder = tempfile.TemporaryDirectory()
-            jax.profiler.start_trace(self._folder.name)
+            # Without Python's calls: of a step that compiles they are more than the million events
+            # that a trace's page keeps, and the steps after it are lost from the page.
+            options = jax.profiler.ProfileOptions()
+            options.python_tracer_level = 0
+            jax.profiler.start_trace(self._folder.name, profiler_options=options)
         with jax.profiler.StepTraceAnnotation(STEP, step_num=number):
             yield
 

@@ -108,7 +108,7 @@ def distorting(task: Task, pairs: int = 0, test: str = "", **settings: Any) -> T
 
 def optimiser(config: dict[str, Any]) -> tuple[optax.GradientTransformation, Callable]:
     """The update rule and the learning rate of the configuration."""
-    other = ("frozen", "accumulate", "average")
+    other = ("frozen", "accumulate", "remat", "average")
     settings = {k: v for k, v in config["optim"].items() if k not in other}
     return call(optim.make, "optim", settings)
 
@@ -151,7 +151,10 @@ def build(resolved: dict[str, Any], devices: Devices) -> Programs:
 
     weights = shapes(task, size, frozen, optimisation["rates"])
     gradients = steps.make_gradients(
-        task, seed=resolved["seed"], accumulate=optimisation["accumulate"]
+        task,
+        seed=resolved["seed"],
+        accumulate=optimisation["accumulate"],
+        recompute=optimisation["remat"],
     )
     train_step = steps.make_train_step(
         devices.gradients(gradients), tx, average=optimisation["average"], rate=rate

@@ -7,13 +7,16 @@ import jax.numpy as jnp
 import optax
 
 from diffv2iqa_jax import rng
+from diffv2iqa_jax.models import remat
 from diffv2iqa_jax.models.layers import BATCH_AXES
 from diffv2iqa_jax.training import sharding
 from diffv2iqa_jax.training.state import Flat, TrainState, merge
 from diffv2iqa_jax.types import Batch, Metrics, Params, Task, Weights
 
 
-def make_gradients(task: Task, *, seed: int, accumulate: int = 1) -> Callable:
+def make_gradients(
+    task: Task, *, seed: int, accumulate: int = 1, recompute: str = "none"
+) -> Callable:
     """(shares, state, batch of one device) -> (gradients, stats, metrics), averaged over devices.
 
     Runs inside a map over BATCH_AXES, by `sharding`'s `gradients`. Each device averages its
@@ -23,6 +26,7 @@ def make_gradients(task: Task, *, seed: int, accumulate: int = 1) -> Callable:
 
     Args:
       accumulate: micro-batches to split a device's batch into, one after the other.
+      recompute: one of `remat.KINDS`, what to compute again instead of keeping it.
     """
 
     def gradients(
@@ -32,7 +36,8 @@ def make_gradients(task: Task, *, seed: int, accumulate: int = 1) -> Callable:
 
         def loss(trainable: Flat, stats: Params, micro_batch: Batch):
             params = merge(trainable, shares.whole(state.fixed))
-            return task.loss(Weights(params, stats), micro_batch, key)
+            with remat.recomputing(recompute):
+                return task.loss(Weights(params, stats), micro_batch, key)
 
         def loss_of_shares(trainable: Flat, stats: Params, micro_batch: Batch):
             return loss(shares.whole(trainable), stats, micro_batch)

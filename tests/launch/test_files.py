@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 import yaml
 
-from diffv2iqa_jax import main
+from diffv2iqa_jax import errors, main
 from tests import test_wheel
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -19,7 +19,7 @@ LAUNCH = ROOT / "launch"
 MANIFESTS = sorted(LAUNCH.glob("*.yaml"))
 SCRIPTS = sorted([*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")])
 CHIPS = ("google.com/tpu", "nvidia.com/gpu")
-FINAL = [1, main.EXIT_CONFIG, main.EXIT_NOT_FINITE]  # a second try ends the same
+FINAL = [1, errors.EXIT_CONFIG, errors.EXIT_NOT_FINITE]  # a second try ends the same
 
 
 def only(needed: dict, optional: dict | None = None) -> dict:

@@ -113,7 +113,7 @@ def test_two_tasks_see_one_another_behind_a_proxy(cluster, tmp_path, data, setti
     assert re.search(r"^0: ok +collective +a sum over 2 devices", out.read_text(), re.M)
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_two_tasks_train_and_a_signal_makes_them_go_on_from_where_they_were(
     cluster, tmp_path, data, settings
 ):

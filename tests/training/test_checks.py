@@ -31,6 +31,7 @@ def changed(key: str, value) -> dict:
         ("data.size", 0, "must be a whole number, at least 1"),
         ("every.save", 0.5, "must be a whole number, at least 1"),
         ("optim.accumulate", "2", "must be a whole number, at least 1"),
+        ("optim.remat", "block", "known are"),
         ("optim.frozen", "(", r"'\(': is no regular expression \(missing \)"),
         ("optim.rates", [["(", 2.0]], r"'\(': is no regular expression \(missing \)"),
         ("optim.rates", [["/vit/", "fast"]], "could not convert"),

@@ -27,3 +27,10 @@ def test_split_four_ways_a_step_holds_less_than_two_fifths_and_reduces_to_shares
     # Each split leaf is gathered for the forward and, but for the first one, the backward pass.
     assert split["reduce-scatter"] < split["all-gather"] < 2 * split["reduce-scatter"]
     assert "reduce-scatter" not in whole and "all-gather" not in whole
+
+
+@pytest.mark.slow
+def test_computing_blocks_again_a_step_holds_less_than_two_thirds():
+    small = {"data.size": 32, "restorer.net.multipliers": [1, 1], "restorer.net.res_blocks": 3}
+    kept, again = measure(*(small | {"optim.remat": kind} for kind in ("none", "blocks")))
+    assert again["temporary"] <= 0.66 * kept["temporary"]

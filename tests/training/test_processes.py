@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from diffv2iqa_jax import main
+from diffv2iqa_jax import errors
 from tests import runs
 from tests.launch.slurm import free_ports
 
@@ -124,7 +124,7 @@ def assert_same(one: pathlib.Path, other: pathlib.Path, stage: str, rtol: float)
                 assert right[path] == value, path
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, apart, config):
     file = config()
     alone = tmp_path / "alone"
@@ -134,7 +134,7 @@ def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, a
     two = Started(apart, file, work, [], [], logs=tmp_path)
     two.until(lambda: 2 in saved(work, "restore"))
     two.children[1].send_signal(signal.SIGTERM)
-    assert two.ended(30) == [main.EXIT_PREEMPTED] * 2, two.output()
+    assert two.ended(30) == [errors.EXIT_PREEMPTED] * 2, two.output()
     assert all("run the same command to go on" in text for text in two.output())
     assert not (work / "quality").exists()
 
@@ -143,7 +143,7 @@ def test_signals_and_kills_of_two_processes_leave_the_numbers_of_one(tmp_path, a
     two.children[1].kill()
     begin = time.monotonic()
     codes = two.ended(30)
-    assert time.monotonic() - begin < 20 and codes == [main.EXIT_LOST, -9], two.output()
+    assert time.monotonic() - begin < 20 and codes == [errors.EXIT_LOST, -9], two.output()
     assert "lost" in two.output()[0] and "run the same command again" in two.output()[0]
 
     # Another map goes on with the same state, and its processes average their gradients too.
@@ -169,11 +169,11 @@ def test_what_differs_between_processes_is_said_by_each_before_anything_is_made(
         ([[], ["--config.stages.restore.optm=1"]], {}, "stages.restore.optm: no such key"),
         ([[f"{batch}7"]] * 2, {}, "batch"),
         ([[], ["--mode=evaluate"]], {}, "mode ('train' -> 'evaluate')"),
-        ([[], []], {"cwd": (here, there)}, "process 1 does not see what process 0 writes"),
+        ([[], []], {"cwd": (here, there)}, "wrote is not there for process"),
     ]
     for each, how, text in cases:
         two = Started(apart, file, "run", *each, logs=tmp_path, **({"cwd": (here,)} | how))
-        assert two.ended(60) == [main.EXIT_CONFIG] * 2, two.output()
+        assert two.ended(60) == [errors.EXIT_CONFIG] * 2, two.output()
         for output in two.output():
             assert text in output and "Traceback" not in output, output
         assert not list(here.iterdir()) and not list(there.iterdir())
@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path, apart, config):
     env = {**apart, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": ""}
     how = {"env": env, "capture_output": True, "text": True, "timeout": 200}
     done = subprocess.run([*inside, *command, "--workdir", str(disk / "run")], **how)
-    assert done.returncode == main.EXIT_CONFIG
+    assert done.returncode == errors.EXIT_CONFIG
     lines = done.stderr.splitlines()
     assert "No space left on device" in lines[-1] and lines[-1].startswith("error: ")
     assert len(lines) < 12, done.stderr
@@ -232,7 +232,7 @@ def test_one_that_is_asked_to_stop_stops_all_at_the_same_step(asked):
     assert len(set(steps)) == 1 and int(steps[0]) > 100
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     """It lives, but does nothing: as a host that swaps, or waits for a disk."""
     two = Started(apart, config(4000), tmp_path / "run", [], [], logs=tmp_path)
@@ -240,7 +240,7 @@ def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     two.children[1].send_signal(signal.SIGSTOP)
     begin = time.monotonic()
     try:
-        assert two.children[0].wait(40) == main.EXIT_LOST, two.output()
+        assert two.children[0].wait(40) == errors.EXIT_LOST, two.output()
     finally:
         two.children[1].kill()
         two.ended(5)
@@ -248,7 +248,7 @@ def test_a_silent_process_ends_the_others(tmp_path, apart, config):
     assert "process 1 was lost, no sign of life" in two.output()[0]
 
 
-@pytest.mark.slow
+@pytest.mark.minutes
 def test_a_run_that_is_killed_at_any_moment_comes_to_the_same_numbers(tmp_path, apart, config):
     file, alone, work = config(), tmp_path / "alone", tmp_path / "killed"
     assert Started(apart, file, alone, [], logs=tmp_path).ended(300) == [0]
