@@ -16,6 +16,7 @@ from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import samples as deep
 from diffv2iqa_jax.pp import spaces
 from diffv2iqa_jax.pp.samples import Samples
+from diffv2iqa_jax.pp.signals import NOTHING, Told
 from diffv2iqa_jax.pp.spaces import Space
 
 UNSPECIFIED = 2  # of H.273's primaries and transfers
@@ -31,7 +32,11 @@ HDR = {16: "PQ", 18: "HLG"}
 ADOBE_RGB = spaces.of_primaries(spaces.power(563 / 256), spaces.ADOBE_RGB)
 SRGB_GAMMA = 0.45455
 GAMMAS = (0.01, 100)  # libpng takes others for damage
-EXIF, COLOR_SPACE, UNCALIBRATED, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xFFFF, 0xA005, 1
+EXIF, COLOR_SPACE, INTEROP, INTEROP_INDEX = 0x8769, 0xA001, 0xA005, 1
+UNCALIBRATED, ADOBE = 0xFFFF, 2  # the second is no part of EXIF, and written by some cameras
+# Cb and Cr, from their middles, to red, green and blue (BT.601, as JFIF and TIFF have it).
+YCBCR = np.array([[0, -0.344136, 1.772], [1.402, -0.714136, 0]])
+GREYS = ("1", "L", "LA", "La")  # modes of Pillow
 NO_SOURCES = ("link", "abst", "nmcl")  # classes of profiles that describe no picture's colours
 
 
@@ -51,56 +56,54 @@ SRGB = Meaning()
 
 
 def to_rgb(
-    image: Image.Image, name: str, icc: str, cicp: tuple[int, ...] | None = None
+    image: Image.Image, name: str, icc: str, told: Told = NOTHING
 ) -> tuple[Image.Image, list[str]]:
-    """A loaded picture in sRGB, opaque, and flags.
+    """A loaded picture of 8 bits in sRGB, opaque, and flags.
 
     Args:
       name: what messages call it.
       icc: "convert" its colours to sRGB, or "ignore" what it says of them.
-      cicp: what `signals.cicp` found.
+      told: what `signals.told` found.
 
     Raises:
       ImageError: E_UNSUPPORTED, its colours are none that we convert.
     """
-    if image.mode == "F" or image.mode.startswith("I"):
-        return of_samples(_grey(image, name), name, icc, cicp)
     if image.mode == "LAB":
         return of_samples(Samples(np.asarray(image), None, 255, "icclab"), name, icc)
-    meaning = _meaning(image.info, image, name, cicp) if icc == "convert" else SRGB
+    meaning = _meaning(image.info, image, name, told) if icc == "convert" else SRGB
     alpha = None
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         alpha = rgba.getchannel("A")
-        image = rgba.convert("RGB")
+        # A grey profile needs a grey picture.
+        image = rgba.getchannel("R") if image.mode in GREYS else rgba.convert("RGB")
         if alpha.getextrema() == (255, 255):
             alpha = None
     elif image.mode not in ("RGB", "L", "CMYK"):
-        image = image.convert("RGB")
+        image = image.convert("L" if image.mode in GREYS else "RGB")
     rgb, flags = _to_srgb(image, meaning)
     return _on_white(rgb.convert("RGB"), alpha, flags)
 
 
 def of_samples(
-    found: Samples, name: str, icc: str, cicp: tuple[int, ...] | None = None
+    found: Samples, name: str, icc: str, told: Told = NOTHING
 ) -> tuple[Image.Image, list[str]]:
     """As `to_rgb`, of samples."""
-    meaning = _meaning(found.info, None, name, cicp) if icc == "convert" else SRGB
+    meaning = _meaning(found.info, None, name, told) if icc == "convert" else SRGB
     flags = deep.check_dark(found, name)
     flags += ["16bit"] if found.is_deep else []
-    alpha = deep.alpha_of(found)
-    if found.colours in ("lab", "icclab"):
-        return _on_white(Image.fromarray(_of_lab(found)), alpha, flags)
     if found.is_deep and meaning.profile and found.colours in ("grey", "rgb"):
         meaning = _as_space(meaning)
-    if meaning.space and found.colours in ("grey", "rgb"):
-        rgb, done = _by_space(found, meaning)
-    else:
-        x = deep.to_8_bits(found)
-        mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
-        image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
-        rgb, done = _to_srgb(image.convert("RGB") if mode == "YCbCr" else image, meaning)
-    return _on_white(rgb.convert("RGB"), alpha, flags + done)
+    if meaning.profile is None or found.colours in ("lab", "icclab"):
+        done = [meaning.flag] if meaning.space and found.colours in ("grey", "rgb") else []
+        clear = found.alpha_HW is not None and bool((found.alpha_HW < found.top).any())
+        image = Image.fromarray(_exactly(found, meaning.space))
+        return image, flags + done + (["alpha"] if clear else [])
+    x = deep.to_8_bits(found)
+    mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
+    image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
+    rgb, done = _to_srgb(image.convert("RGB") if mode == "YCbCr" else image, meaning)
+    return _on_white(rgb.convert("RGB"), deep.alpha_of(found), flags + done)
 
 
 def _on_white(
@@ -111,16 +114,15 @@ def _on_white(
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha), [*flags, "alpha"]
 
 
-def _meaning(
-    info: dict[str, Any], image: Image.Image | None, name: str, cicp: tuple[int, ...] | None
-) -> Meaning:
+def _meaning(info: dict[str, Any], image: Image.Image | None, name: str, told: Told) -> Meaning:
+    info = info | told.info
     profile = info.get("icc_profile")
-    if cicp and (not profile or image is None or image.format == "PNG"):
-        return _of_cicp(cicp, name)
+    if told.cicp and (not profile or image is None or image.format == "PNG"):
+        return _of_cicp(told.cicp, name, stored=image is None or image.format == "PNG")
     if profile:
-        told = _cicp_tag(profile)
-        if told and told[1] in HDR:
-            raise _hdr(name, told[1])
+        numbers = _cicp_tag(profile)
+        if numbers and numbers[1] in HDR:
+            raise _hdr(name, numbers[1])
         return Meaning(profile)
     if "srgb" not in info and ("gamma" in info or "chromaticity" in info):
         return _of_gamma(info.get("gamma", SRGB_GAMMA), info.get("chromaticity"))
@@ -129,8 +131,12 @@ def _meaning(
     return SRGB
 
 
-def _of_cicp(cicp: tuple[int, ...], name: str) -> Meaning:
-    primaries, transfer = cicp[:2]
+def _of_cicp(cicp: tuple[int, ...], name: str, stored: bool) -> Meaning:
+    """By H.273's numbers; `stored` are samples to which no matrix or range was applied."""
+    primaries, transfer, matrix, full = cicp
+    if stored and (matrix or not full):
+        what = f"matrix {matrix} and range {full} of H.273 (cICP), which PNG does not allow"
+        raise ImageError("E_UNSUPPORTED", f"{name}: has {what}; convert it to sRGB")
     if transfer in HDR:
         raise _hdr(name, transfer)
     primaries = 1 if primaries == UNSPECIFIED else primaries
@@ -151,20 +157,21 @@ def _hdr(name: str, transfer: int) -> ImageError:
 
 def _of_gamma(gamma: float, chromaticity: tuple[float, ...] | None) -> Meaning:
     """PNG's gAMA and cHRM."""
-    if not GAMMAS[0] <= gamma <= GAMMAS[1]:
-        return Meaning(b"", flag="gamma")
+    x_y = np.reshape(chromaticity or (1.0,) * 8, (4, 2))
+    if not GAMMAS[0] <= gamma <= GAMMAS[1] or x_y[:, 1].min() <= 0:
+        return Meaning(b"")  # damaged: no use
     # libpng takes gammas that differ by less than a twentieth for equal; those near 1/2.2 stand
     # for sRGB's curve.
     srgb = abs(gamma / SRGB_GAMMA - 1) < 0.05
     curve = spaces.srgb_curve if srgb else spaces.power(1 / gamma)
     primaries = spaces.PRIMARIES[1]
     if chromaticity:
-        white, *others = np.reshape(chromaticity, (4, 2)).tolist()
+        white, *others = x_y.tolist()
         primaries = (*others, white)
     try:
         space = spaces.of_primaries(curve, primaries)
-    except (np.linalg.LinAlgError, ZeroDivisionError, FloatingPointError):
-        return Meaning(b"", flag="gamma")
+    except np.linalg.LinAlgError:
+        return Meaning(b"")
     return SRGB if space.is_srgb else Meaning(space=space, flag="gamma")
 
 
@@ -174,8 +181,9 @@ def _is_adobe_rgb(image: Image.Image) -> bool:
         return False
     try:
         exif = image.getexif()
-        if exif.get_ifd(EXIF).get(COLOR_SPACE) != UNCALIBRATED:
-            return False
+        space = exif.get_ifd(EXIF).get(COLOR_SPACE)
+        if space != UNCALIBRATED:
+            return space == ADOBE
         return str(exif.get_ifd(INTEROP).get(INTEROP_INDEX, "")).startswith("R03")
     except Exception:  # EXIF that cannot be read tells nothing
         return False
@@ -199,7 +207,8 @@ def _to_srgb(image: Image.Image, meaning: Meaning) -> tuple[Image.Image, list[st
         if image.mode not in ("RGB", "L"):
             return image, ["icc_ignored"]
         x = np.asarray(image)
-        return _by_space(Samples(x.reshape(*x.shape[:2], -1), None, 255, ""), meaning)
+        found = Samples(x.reshape(*x.shape[:2], -1), None, 255, "rgb")
+        return Image.fromarray(_exactly(found, meaning.space)), [meaning.flag]
     if meaning.profile is None:
         return image, []
     try:
@@ -222,16 +231,19 @@ def _transform(profile: bytes, mode: str) -> tuple[ImageCms.ImageCmsTransform | 
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     if source.profile.device_class in NO_SOURCES:
         raise ValueError(source.profile.device_class)
+    greys = np.arange(256, dtype=np.uint8)[None]
+    if mode == "RGB":
+        steps = greys[0, ::15]
+        before = Image.fromarray(np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 1, 3))
+    else:
+        before = Image.fromarray(greys)
     if mode == "L" and source.profile.xcolor_space.strip() == "RGB":
         mode = "RGB"  # a common mistake: grey is then red = green = blue
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(source, srgb, mode, "RGB")
     if mode == "CMYK":
         return transform, mode
-    steps = np.arange(0, 256, 255 // 15, dtype=np.uint8)
-    grid = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(-1, 1, 3)
-    before = Image.fromarray(grid if mode == "RGB" else np.arange(256, dtype=np.uint8)[None])
-    after = np.asarray(ImageCms.applyTransform(before, transform)).astype(int)
+    after = np.asarray(ImageCms.applyTransform(before.convert(mode), transform)).astype(int)
     moved = np.abs(after - np.asarray(before.convert("RGB"))).max()
     return (None if moved <= 1 else transform), mode
 
@@ -247,37 +259,37 @@ def _as_space(meaning: Meaning) -> Meaning:
         return meaning
 
 
-def _by_space(found: Samples, meaning: Meaning) -> tuple[Image.Image, list[str]]:
+def _exactly(found: Samples, space: Space | None) -> np.ndarray:
+    """Samples -> sRGB on white, uint8 (H, W, 3), rounded once. Of colours a space may be told."""
     h, w, _ = found.values_HWC.shape
     out = np.empty((h, w, 3), np.uint8)
     for rows in deep.blocks(h, w):
-        out[rows] = np.rint(spaces.to_srgb(deep.shares(found, rows), meaning.space) * 255)
-    return Image.fromarray(out), [meaning.flag]
-
-
-def _of_lab(found: Samples) -> np.ndarray:
-    """CIE Lab as TIFF stores it (D50) -> sRGB, uint8."""
-    h, w, _ = found.values_HWC.shape
-    out, xyz = np.empty((h, w, 3), np.uint8), spaces.of_lab()
-    step = 1 << (found.values_HWC.itemsize - 1) * 8  # of 16 bits, 256 are what 1 is of 8
-    for rows in deep.blocks(h, w):
-        x = found.values_HWC[rows]
-        if found.colours == "lab":
-            whole = found.top
-            ab = x[..., 1:].view(f"i{x.itemsize}") / step
-        else:
-            whole = 255 * step
-            ab = x[..., 1:] / step - 128
-        lab = np.concatenate([x[..., :1] * (100 / whole), ab], -1)
-        out[rows] = np.rint(spaces.to_srgb(spaces.lab_to_xyz(lab), xyz) * 255)
+        x = _shares_of_srgb(found, rows, space)
+        if found.alpha_HW is not None:
+            alpha = found.alpha_HW[rows, :, None] / found.top
+            x = x * alpha + (1 - alpha)
+        out[rows] = np.rint(x * 255)
     return out
 
 
-def _grey(image: Image.Image, name: str) -> Samples:
-    """Grey of more than 8 bits: integers are taken for 0..65535, floats for 0..1."""
-    x = np.asarray(image)[..., None]
-    top = 1.0 if x.dtype.kind == "f" else 65535.0
-    if not (x.min() >= 0 and x.max() <= top):  # also where it is not finite
-        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top:.0f}"
-        raise deep.unsupported(name, values)
-    return Samples(x, None, top, "grey", info=image.info)
+def _shares_of_srgb(found: Samples, rows: slice, space: Space | None) -> np.ndarray:
+    """sRGB (h, W, 1 or 3) in 0..1 of these rows."""
+    if found.colours in ("lab", "icclab"):
+        return spaces.to_srgb(spaces.lab_to_xyz(_lab(found, rows)), spaces.of_lab())
+    x = deep.shares(found, rows)
+    if found.colours == "cmyk":
+        return (1 - x[..., :3]) * (1 - x[..., 3:])
+    if found.colours == "ycbcr":
+        return np.clip(x[..., :1] + (x[..., 1:] - 128 / 255) @ YCBCR, 0, 1)
+    return spaces.to_srgb(x, space) if space else x
+
+
+def _lab(found: Samples, rows: slice) -> np.ndarray:
+    """CIE Lab (h, W, 3) of samples as TIFF stores them, in 8 or 16 bits."""
+    x = found.values_HWC[rows]
+    step = 1 << (x.itemsize - 1) * 8  # of 16 bits, 256 are what 1 is of 8
+    if found.colours == "lab":
+        light, ab = x[..., :1] / found.top, x[..., 1:].view(f"i{x.itemsize}") / step
+    else:
+        light, ab = x[..., :1] / (255 * step), x[..., 1:] / step - 128
+    return np.concatenate([light * 100, ab], -1)

@@ -1,9 +1,10 @@
 """The one decoder of image files: an allow-list of formats, one error code for each refusal.
 
 Scoring, training photos, `prepare` and the tools all read through `read`, so one file is the same
-pixels everywhere. Whatever comes in, uint8 RGB comes out: the orientation in EXIF is applied, an
-embedded colour profile is converted to sRGB, transparency shows white, 16 bits are rounded to 8,
-and of several frames the first one counts. Flags say what was done. `Reading` holds the options.
+pixels everywhere. Whatever comes in, uint8 RGB comes out: the orientation in EXIF is applied,
+colours are converted to sRGB by what the file says of them, transparency shows white, 16 bits are
+rounded to 8, and of several frames the first one counts. Flags say what was done. `Reading` holds
+the options.
 """
 
 import dataclasses
@@ -46,8 +47,8 @@ TURNS = {
 class Picture(NamedTuple):
     """Attributes:
     image_HWC: uint8, RGB.
-    flags: what was done to it, of "rotated", "icc", "icc_ignored", "alpha", "16bit",
-      "multiframe", "truncated".
+    flags: what was done to it, of "rotated", "icc", "cicp", "gamma", "icc_ignored", "alpha",
+      "16bit", "dark", "multiframe", "truncated".
     """
 
     image_HWC: np.ndarray
@@ -59,7 +60,7 @@ class Reading:
     """How to read.
 
     Attributes:
-      icc: "convert" an embedded colour profile to sRGB, or "ignore" it.
+      icc: "convert" colours to sRGB by what the file says of them (`colour`), or "ignore" that.
       orientation: "apply" the orientation in EXIF, or "ignore" it.
       formats: names in `formats.READ` of those to read; files of others are refused.
       max_pixels: larger pictures are refused by their header alone.
@@ -107,12 +108,7 @@ def read(source: Any, how: Reading = Reading(), name: str = "bytes") -> Picture:
             return _decode(stream, printable(source), how)
     if isinstance(source, Image.Image):
         with refusals("PIL image", source.format or "picture"):
-            stream = getattr(source, "fp", None)  # of a file that is still open
-            told = signals.told(stream, source.format) if stream else signals.NOTHING
-            page = (
-                pages.of_tiff(stream, "PIL image") if stream and source.format == "TIFF" else None
-            )
-            return _convert(source, "PIL image", how, told, page=page)
+            return _of_pil(source, how)
     return Picture(from_array(source), ())
 
 
@@ -142,6 +138,8 @@ def is_plain(encoded: bytes) -> bool:
     with refusals("bytes", format, stream), open_header(stream, format, "bytes") as image:
         if image.mode not in ("RGB", "L") or image.has_transparency_data:
             return False
+        if signals.told(stream, format).bits > 8:  # which TensorFlow cuts
+            return False
         # TensorFlow reads no BMP with palette, with 16 bits, or with the older, short header.
         header, bits = (int.from_bytes(encoded[at : at + 2], "little") for at in (14, 28))
         return format != "BMP" or (header >= 40 and bits == 24)
@@ -152,23 +150,44 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
     if format == "JPEG":
         return _decode_jpeg(stream, name, how)
     with refusals(name, format, stream):
-        page = found = None
-        if format == "TIFF":
-            page = pages.of_tiff(stream, name)
-            found = None if page.first else samples.of_tiff(stream, name, how.max_pixels)
+        page = pages.of_tiff(stream, name) if format == "TIFF" else None
+        if page and (picture := _deep_tiff(stream, name, how, page)):
+            return picture
+        told = signals.told(stream, format)
         if format == "JPEG XL":  # whose decoder decodes all at once
-            size, animated = jxl.header(stream)
-            samples.check_size(size, name, how.max_pixels)
-            if animated:
+            head = jxl.header(stream)
+            told = told._replace(bits=head.bits)
+            samples.check_size(head.size, name, how.max_pixels)
+            if head.animated:
                 what = "is animated JPEG XL, of which the decoder gives the last frame; extract one"
                 raise ImageError("E_UNSUPPORTED", f"{name}: {what}")
-        if found:
-            frames = _frames(page.several, name, how)
-            rgb, done = of_samples(found, name, how.icc)
-            return _finished([rgb], rgb.size, [*frames, *done], found.orientation, 1, how)
-        told = signals.told(stream, format)
         with open_header(stream, format, name) as image:
             return _convert(image, name, how, told, page=page)
+
+
+def _of_pil(image: Image.Image, how: Reading) -> Picture:
+    """A PIL image; where its file is still open, what the file says counts too."""
+    name, stream, told, page = "PIL image", getattr(image, "fp", None), signals.NOTHING, None
+    if stream:
+        told = signals.told(stream, image.format)
+    if stream and image.format == "TIFF":
+        here = stream.tell()
+        page = pages.of_tiff(stream, name)
+        picture = _deep_tiff(stream, name, how, page)
+        stream.seek(here)
+        if picture:
+            return picture
+    return _convert(image, name, how, told, page=page)
+
+
+def _deep_tiff(stream: BinaryIO, name: str, how: Reading, page: pages.Pages) -> Picture | None:
+    """The picture, where Pillow does not read its samples right."""
+    found = samples.of_tiff(stream, name, how.max_pixels, page.first)
+    if found is None:
+        return None
+    flags = _frames(page.several, name, how)
+    rgb, done = of_samples(found, name, how.icc)
+    return _finished([rgb], rgb.size, flags + done, found.orientation, 1, how)
 
 
 def _decode_jpeg(stream: BinaryIO, name: str, how: Reading) -> Picture:
@@ -208,15 +227,17 @@ def _convert(
     """
     flags = _frames(_choose_frame(image, page), name, how)
     samples.check_size(image.size, name, how.max_pixels)
+    samples.check_cut(image, told.bits, name)
     found = samples.of_png(image)
     turn, turned = _load(image)
+    found = found or samples.of_grey(image, name)
     if check:
         check(image)
     if found:
-        rgb, done = of_samples(found, name, how.icc, told.cicp)
+        rgb, done = of_samples(found, name, how.icc, told)
         return _finished([rgb], image.size, flags + done, turn, turned, how)
     flags += ["16bit"] if told.bits > 8 else []
-    parts = (to_rgb(part, name, how.icc, told.cicp) for part in _strips(image))
+    parts = (to_rgb(part, name, how.icc, told) for part in _strips(image))
     strips = (rgb for rgb, done in parts if not flags.extend(f for f in done if f not in flags))
     return _finished(strips, image.size, flags, turn, turned, how)
 

@@ -1,4 +1,4 @@
-"""The header of a JPEG XL file: its size and frames, which its decoder tells only with the pixels.
+"""The header of a JPEG XL file: its size, frames and bits, which its decoder tells late or never.
 
 As ISO/IEC 18181-1 has it: bits from the lowest on.
 """
@@ -9,6 +9,7 @@ CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 # Width to height, by number; 0 is: as it is told.
 RATIOS = ((1, 1), (1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 SIDES = (9, 13, 18, 30)  # bits of a side, by its own number
+DEPTHS = (8, 10, 12)  # bits of a sample, by number
 BOXES = 100  # before the picture's; a damaged file may have any number
 
 
@@ -16,10 +17,12 @@ class Header(NamedTuple):
     """Attributes:
     size: width and height.
     animated: whether it has frames.
+    bits: of a sample, floats as 32; 8 where it is not looked for.
     """
 
     size: tuple[int, int]
     animated: bool
+    bits: int = 8
 
 
 class _Bits:
@@ -39,13 +42,21 @@ def header(stream: BinaryIO) -> Header:
       OSError: it ends before its picture starts.
     """
     bits = _Bits(_codestream(stream))
-    size, animated = _size(bits), False
-    if not bits.take(1) and bits.take(1):  # not all by default, with more fields
+    size = _size(bits)
+    if bits.take(1):  # all by default
+        return Header(size, False)
+    if bits.take(1):  # more fields
         bits.take(3)  # orientation
         if bits.take(1):
             _size(bits)  # to show it at
-        animated = not bits.take(1) and bool(bits.take(1))  # behind a preview: not looked for
-    return Header(size, animated)
+        if bits.take(1):  # a preview: nothing is looked for behind it
+            return Header(size, False)
+        if bits.take(1):
+            return Header(size, True)
+    if bits.take(1):
+        return Header(size, False, 32)
+    number = bits.take(2)
+    return Header(size, False, DEPTHS[number] if number < 3 else 1 + bits.take(6))
 
 
 def _codestream(stream: BinaryIO) -> bytes:

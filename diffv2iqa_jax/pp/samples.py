@@ -31,17 +31,15 @@ class Samples(NamedTuple):
       premultiplied: whether the values are multiplied by alpha already.
       info: as that of a PIL image: the colour profile and what else the file says of its colours.
       orientation: EXIF's, still to be applied.
-      frames: whether the file holds more than this picture.
     """
 
     values_HWC: np.ndarray
     alpha_HW: np.ndarray | None
-    top: float
+    top: int
     colours: str
     premultiplied: bool = False
     info: dict[str, Any] = {}  # noqa: RUF012, never changed
     orientation: int = 1
-    frames: bool = False
 
     @property
     def is_deep(self) -> bool:
@@ -49,20 +47,21 @@ class Samples(NamedTuple):
         return self.top == 1 or self.top > 255
 
 
-def of_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Samples | None:
-    """A TIFF file's samples, where Pillow does not read them right; else None.
+def of_tiff(stream: BinaryIO, name: str, max_pixels: int, page: int = 0) -> Samples | None:
+    """The samples of a page of a TIFF file, where Pillow does not read them right; else None.
 
     Raises:
       ImageError: E_UNSUPPORTED, no rule says how to show them; E_TOO_LARGE.
       Exception: the file is damaged; see `opening.refusals`.
     """
-    form = tiff.layout(stream, name)
+    form = tiff.layout(stream, name, page)
     if form is None:
         return None
     check_size((form.width, form.height), name, max_pixels)
     x = tiff.samples(stream, form)
     colours = {0: "grey", 1: "grey", 5: "cmyk", 6: "ycbcr", 8: "lab", 9: "icclab"}
-    alpha, top = None, 1.0 if form.kind == tiff.FLOAT else 2.0**form.bits - 1
+    top = 1 if form.kind == tiff.FLOAT else 2**form.bits - 1
+    alpha = None
     kinds = [i for i, kind in enumerate(form.extra) if kind in (1, 2)]
     if kinds:
         alpha = x[..., form.colours + kinds[0]]
@@ -75,16 +74,15 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int) -> Samples | None:
             raise unsupported(name, "has premultiplied grey whose zero is white")
         x = x.dtype.type(top) - x
     if form.photometric == tiff.PALETTE:
-        x, alpha, top = _painted(x[..., 0], form.tags.get(320, ())), _to_16(alpha, top), 65535.0
+        x, alpha, top = _painted(x[..., 0], form.tags.get(320, ())), _to_16(alpha, top), 65535
     found = Samples(
         values_HWC=x,
         alpha_HW=alpha,
         top=top,
         colours=colours.get(form.photometric, "rgb"),
         premultiplied=premultiplied,
-        info={"icc_profile": form.tags[34675][0]} if 34675 in form.tags else {},
+        info={"icc_profile": _bytes(form.tags[34675])} if 34675 in form.tags else {},
         orientation=turn if (turn := form.tags.get(274, (1,))[0]) in range(1, 9) else 1,
-        frames=form.tags[0] != (0,),
     )
     if form.kind == tiff.FLOAT:
         _check_floats(found, name)
@@ -104,7 +102,7 @@ def of_png(image: Image.Image) -> Samples | None:
         return None
     if raw == "I;16B":
         x = np.asarray(image)[..., None]
-        return _with_key(Samples(x, None, 65535.0, "grey", info=image.info))
+        return _with_key(Samples(x, None, 65535, "grey", info=image.info))
     channels, low = modes[raw]
     here = stream.tell()
     stream.seek(0)
@@ -120,8 +118,36 @@ def of_png(image: Image.Image) -> Samples | None:
         x = np.asarray(image).astype(np.uint16) << 8 | low_HWC
     alpha = x[..., -1] if channels in (2, 4) else None
     x = x[..., : channels - (alpha is not None)]
-    found = Samples(x, alpha, 65535.0, "grey" if channels == 2 else "rgb", info=image.info)
+    found = Samples(x, alpha, 65535, "grey" if channels == 2 else "rgb", info=image.info)
     return _with_key(found)
+
+
+def of_grey(image: Image.Image, name: str) -> Samples | None:
+    """The samples of a loaded picture in one of Pillow's modes of more than 8 bits; else None.
+
+    Integers are taken for 0..65535, floats for 0..1.
+
+    Raises:
+      ImageError: E_UNSUPPORTED, values outside that range.
+    """
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None
+    x = np.asarray(image)[..., None]
+    top = 1 if x.dtype.kind == "f" else 65535
+    if not (x.min() >= 0 and x.max() <= top):  # also where it is not finite
+        values = f"grey values from {x.min()} to {x.max()}, outside 0..{top}"
+        raise unsupported(name, values)
+    return Samples(x, None, top, "grey", info=image.info)
+
+
+def check_cut(image: Image.Image, bits: int, name: str) -> None:
+    """Refuses what Pillow shows wrong when it makes 8 bits of more.
+
+    Its JPEG 2000 decoder adds a half before it shifts, so that the brightest colours turn to 0.
+    """
+    if bits > 8 and image.format == "JPEG2000" and not image.mode.startswith("I"):
+        what = f"is JPEG 2000 of {bits} bits in colour, whose whites would show black"
+        raise unsupported(name, what)
 
 
 def check_dark(found: Samples, name: str) -> list[str]:
@@ -137,7 +163,7 @@ def check_dark(found: Samples, name: str) -> list[str]:
     if 0 < share < DARK:
         raise unsupported(
             name,
-            f"nearly black, as no value exceeds {most} of {found.top:.0f}: if fewer bits are stored"
+            f"nearly black, as no value exceeds {most} of {found.top}: if fewer bits are stored"
             f" in more, multiply by {1 << int(-np.log2((most + 1) / (found.top + 1)))}",
         )
     return ["dark"] if 0 < share < DIM else []
@@ -190,6 +216,11 @@ def check_size(size: tuple[int, int], name: str, most: int) -> None:
         )
 
 
+def _bytes(values: tuple) -> bytes:
+    """A tag's bytes, of the type UNDEFINED or BYTE."""
+    return values[0] if values and isinstance(values[0], bytes) else bytes(values)
+
+
 def _with_key(found: Samples) -> Samples:
     """With the colour that PNG's tRNS chunk makes transparent."""
     key = found.info.get("transparency")
@@ -210,13 +241,14 @@ def _to_16(alpha: np.ndarray | None, top: float) -> np.ndarray | None:
 
 
 def _check_floats(found: Samples, name: str) -> None:
-    low, high = float(found.values_HWC.min()), float(found.values_HWC.max())
-    if not (low >= 0 and high <= 1):  # also where one of them is NaN
-        raise unsupported(name, f"floating values from {low:.4g} to {high:.4g}, outside 0..1")
+    for what, x in (("values", found.values_HWC), ("opacity", found.alpha_HW)):
+        low, high = (0.0, 0.0) if x is None else (float(x.min()), float(x.max()))
+        if not (low >= 0 and high <= 1):  # also where one of them is NaN
+            raise unsupported(name, f"floating {what} from {low:.4g} to {high:.4g}, outside 0..1")
 
 
-def _stated_top(told: tuple[int, ...], x: np.ndarray, top: float) -> float:
+def _stated_top(told: tuple[int, ...], x: np.ndarray, top: int) -> int:
     """The largest value where MaxSampleValue says that fewer bits are stored in more."""
     most = max(told, default=0)
     fewer = 255 < most < top and most & (most + 1) == 0  # 1023, 4095, ...
-    return float(most) if fewer and x.max() <= most else top
+    return most if fewer and x.max() <= most else top

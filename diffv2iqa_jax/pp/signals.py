@@ -1,9 +1,11 @@
 """What files say of their colours outside a profile and where Pillow does not look."""
 
+import re
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+D65 = (0.3127, 0.329)  # the white of BMP, which says none
 BOXED = ("AVIF", "HEIF", "HEIC")  # as Pillow and its plug-ins call formats of ISO boxes
 # Chunks or boxes that are looked at, and bytes of one that are read: beyond, nothing is looked for.
 PARTS, LARGEST = 1000, 1 << 22
@@ -12,11 +14,13 @@ PARTS, LARGEST = 1000, 1 << 22
 class Told(NamedTuple):
     """Attributes:
     cicp: ITU-T H.273's primaries, transfer and matrix, and 1 for the full range; or None.
-    bits: of a sample; 8 where nothing is looked for.
+    bits: of a sample, the most; 8 where nothing is looked for.
+    info: what Pillow's `info` would hold of PNG: "icc_profile", "gamma", "chromaticity".
     """
 
     cicp: tuple[int, int, int, int] | None = None
     bits: int = 8
+    info: dict[str, Any] = {}  # noqa: RUF012, never changed
 
 
 NOTHING = Told()
@@ -25,10 +29,11 @@ NOTHING = Told()
 def told(stream: BinaryIO, format: str | None) -> Told:
     """What a file says; the place in the stream stays as it was.
 
-    Read are PNG's chunks before the pixels, JPEG 2000's SIZ, and of AVIF and HEIC the boxes nclx
-    and pixi of the first picture.
+    Read are PNG's chunks before the pixels, JPEG 2000's SIZ, the headers of BMP and PPM, and of
+    AVIF and HEIC the boxes nclx and pixi of the first picture.
     """
-    readers = {"PNG": _of_png, "JPEG2000": _of_jpeg2000} | dict.fromkeys(BOXED, _of_boxes)
+    readers = dict.fromkeys(BOXED, _of_boxes)
+    readers |= {"PNG": _of_png, "JPEG2000": _of_jpeg2000, "BMP": _of_bmp, "PPM": _of_ppm}
     if format not in readers:
         return NOTHING
     here = stream.tell()
@@ -60,7 +65,39 @@ def _of_jpeg2000(stream: BinaryIO) -> Told:
     stream.seek(0)
     head = stream.read(4096)
     siz = head.index(b"\xff\x4f\xff\x51") + 2
-    return Told(bits=(head[siz + 40] & 0x7F) + 1)
+    (components,) = struct.unpack_from(">H", head, siz + 38)
+    return Told(bits=max((bits & 0x7F) + 1 for bits in head[siz + 40 :: 3][:components]))
+
+
+def _of_ppm(stream: BinaryIO) -> Told:
+    stream.seek(0)
+    words = re.sub(rb"#[^\n]*", b"", stream.read(1024)).split()
+    deep = words[0] in (b"P2", b"P3", b"P5", b"P6") and int(words[3]) > 255
+    return Told(bits=int(words[3]).bit_length() if deep else 8)
+
+
+def _of_bmp(stream: BinaryIO) -> Told:
+    """The fields of the headers V4 and V5; in V4, and if it says so in V5, primaries and gammas."""
+    stream.seek(14)
+    head = stream.read(124)
+    (size,) = struct.unpack_from("<I", head)
+    if size not in (108, 124):
+        return NOTHING
+    kind, *numbers = struct.unpack_from("<4s9i3I", head, 56)
+    if size == 124 and kind == b"DEBM":  # "MBED", embedded, from its last byte on
+        start, length = struct.unpack_from("<2I", head, 112)
+        stream.seek(14 + start)
+        return Told(info={"icc_profile": stream.read(min(length, LARGEST))})
+    if kind == b"KNIL":  # "LINK": a profile in another file
+        return Told(info={"icc_profile": b"linked"})
+    ends, gammas = numbers[:9], numbers[9:]
+    if kind != bytes(4) or not all(sum(ends[i : i + 3]) for i in (0, 3, 6)):
+        return NOTHING
+    x_y = [ends[i + j] / sum(ends[i : i + 3]) for i in (0, 3, 6) for j in (0, 1)]
+    gamma = gammas[1] / 65536
+    # Some writers mean the exponent of the file, 1/2.2, others that of the display.
+    gamma = 1 / gamma if gamma > 1 else gamma
+    return Told(info={"chromaticity": (*D65, *x_y)} | ({"gamma": gamma} if gamma else {}))
 
 
 def _of_boxes(stream: BinaryIO) -> Told:

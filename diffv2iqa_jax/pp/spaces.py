@@ -99,7 +99,7 @@ def lab_to_xyz(lab: np.ndarray) -> np.ndarray:
 
 
 def of_profile(data: bytes) -> Space | None:
-    """The space of an ICC profile of matrix and curves; None of any other profile.
+    """The space of an ICC profile of matrix and curves, or of a grey one; None of any other.
 
     Raises:
       struct.error, ValueError: the profile is damaged.
@@ -108,6 +108,8 @@ def of_profile(data: bytes) -> Space | None:
     entries = [struct.unpack_from(">4sII", data, 132 + 12 * i) for i in range(min(count, 100))]
     tags = {name: data[start : start + size] for name, start, size in entries}
     needed = [c + kind for kind in (b"XYZ", b"TRC") for c in (b"r", b"g", b"b")]
+    if data[16:20] == b"GRAY" and b"kTRC" in tags:
+        return Space((_curve(tags[b"kTRC"]),), np.eye(3))
     if data[16:20] != b"RGB " or data[20:24] != b"XYZ " or b"A2B0" in tags:
         return None
     if not set(needed) <= tags.keys():

@@ -1,7 +1,7 @@
-"""TIFF layouts that Pillow refuses, cuts or misreads: their first picture's samples, as stored.
+"""TIFF layouts that Pillow refuses, cuts or misreads: a page's samples, as stored.
 
-Pillow reads the ordinary layouts of 8 bits, which are left to it. Of all others the file's parts
-are decompressed by zlib or by Pillow's libtiff, and put together here.
+Pillow reads the ordinary layouts of 8 bits, which are left to it. Of all others the parts of the
+file are decompressed by zlib or by Pillow's libtiff, and put together here.
 """
 
 import io
@@ -15,28 +15,32 @@ from PIL import TiffImagePlugin
 
 from diffv2iqa_jax.errors import ImageError
 
-NONE, DEFLATES, PACKED = 1, (8, 32946), {5: "LZW", 32773: "PackBits", 34925: "LZMA", 50000: "zstd"}
+# Compressions of bytes: none, deflate, and what libtiff undoes for us: LZW, PackBits, LZMA, zstd.
+NONE, DEFLATES, PACKED = 1, (8, 32946), (5, 32773, 34925, 50000)
+BYTES = (NONE, *DEFLATES, *PACKED)
 GREY, PALETTE, CMYK, YCBCR = (0, 1), 3, 5, 6  # values of PhotometricInterpretation; RGB is 2
 COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3, 8: 3, 9: 3}  # samples of a pixel without extra ones
+# Compressions of pictures that Pillow reads -> of which photometrics: CCITT's, JPEG's.
+PICTURES = dict.fromkeys((2, 3, 4), GREY) | dict.fromkeys((6, 7), (*GREY, 2, CMYK, YCBCR))
 UNKNOWN = {
     4: "a transparency mask",
     10: "in ITU Lab colours",
-    32803: "camera raw (CFA)",
     32844: "LogL (HDR)",
     32845: "LogLuv (HDR)",
-    34892: "camera raw (linear)",
     51177: "a depth map",
 }
 SIGNED, FLOAT, VOID = 2, 3, 4  # values of SampleFormat; unsigned integers are 1
-# Types of tags -> their letter for struct and their size; rationals are not needed here.
+# YCbCrCoefficients and ReferenceBlackWhite -> the only values that are converted: those of JFIF.
+JFIF = {529: (0.299, 0.587, 0.114), 532: (0, 255, 128, 255, 128, 255)}
+# Types of tags -> their letter for struct and their size; of rationals, both numbers as one.
 TYPES = {1: ("B", 1), 2: ("s", 1), 3: ("H", 2), 4: ("I", 4), 6: ("b", 1), 7: ("s", 1), 8: ("h", 2)}
-TYPES |= {9: ("i", 4), 13: ("I", 4), 16: ("Q", 8), 18: ("Q", 8)}
+TYPES |= {5: ("Q", 8), 9: ("i", 4), 13: ("I", 4), 16: ("Q", 8), 18: ("Q", 8)}
 TAGS, LARGEST = 1000, 1 << 26  # of a directory, and bytes of a tag: beyond, a file is damaged
 MOST = 16  # samples of a pixel: more are measurements rather than pictures
 
 
 class Layout(NamedTuple):
-    """How a TIFF file stores its first picture.
+    """How a TIFF file stores a page.
 
     Attributes:
       bits: of each sample.
@@ -47,7 +51,7 @@ class Layout(NamedTuple):
       planar: whether each sample has a plane of its own.
       order: "<" or ">".
       part: (height, width) of a strip or a tile.
-      tags: all of the picture's tags.
+      tags: all of the page's tags.
     """
 
     width: int
@@ -69,13 +73,11 @@ class Layout(NamedTuple):
         return COLOURS[self.photometric]
 
 
-def directory(stream: BinaryIO) -> tuple[str, bool, dict[int, tuple]]:
-    """The byte order ("<" or ">"), whether it is BigTIFF, and the tags of a file's first picture.
-
-    The tag 0 holds where the next picture's directory is; 0 if there is none.
+def directory(stream: BinaryIO, page: int = 0) -> tuple[str, bool, dict[int, tuple]]:
+    """The byte order ("<" or ">"), whether it is BigTIFF, and the tags of a file's page.
 
     Raises:
-      struct.error: the file is damaged.
+      OSError, struct.error: the file is damaged.
     """
     stream.seek(0)
     head = stream.read(16)
@@ -83,6 +85,11 @@ def directory(stream: BinaryIO) -> tuple[str, bool, dict[int, tuple]]:
     big = 43 in head[2:4]
     at, counts, entry = ("Q", "Q", "HHQ8s") if big else ("I", "H", "HHI4s")
     (start,) = struct.unpack_from(order + at, head, 8 if big else 4)
+    for _ in range(page):
+        stream.seek(start)
+        (count,) = _unpacked(stream, order + counts)
+        stream.seek(count * struct.calcsize(order + entry), 1)
+        (start,) = _unpacked(stream, order + at)
     stream.seek(start)
     (count,) = _unpacked(stream, order + counts)
     tags = {}
@@ -101,21 +108,23 @@ def directory(stream: BinaryIO) -> tuple[str, bool, dict[int, tuple]]:
         tags[tag] = struct.unpack(f"{order}{number}{code}", value[: number * size])
         if code == "s":
             tags[tag] = (value[:number],)
-    tags[0] = _unpacked(stream, order + at)
     return order, big, tags
 
 
 def _unpacked(stream: BinaryIO, form: str) -> tuple:
-    return struct.unpack(form, stream.read(struct.calcsize(form)))
+    data = stream.read(struct.calcsize(form))
+    if len(data) < struct.calcsize(form):
+        raise OSError("truncated directory")
+    return struct.unpack(form, data)
 
 
-def layout(stream: BinaryIO, name: str) -> Layout | None:
+def layout(stream: BinaryIO, name: str, page: int = 0) -> Layout | None:
     """The layout of a file that `samples` must read; None of one that Pillow reads right.
 
     Raises:
       ImageError: E_UNSUPPORTED, neither reads it.
     """
-    order, big, tags = directory(stream)
+    order, big, tags = directory(stream, page)
     if 256 not in tags or 257 not in tags:
         return None  # damaged: Pillow finds words for it
     one = {tag: values[0] for tag, values in tags.items() if values}
@@ -158,11 +167,12 @@ def samples(stream: BinaryIO, form: Layout) -> np.ndarray:
     sizes = form.tags.get(325) or form.tags.get(279, ())
     planes = form.samples if form.planar else 1
     channels = form.samples // planes
+    across, down = -(-form.width // wide), -(-form.height // high)
+    if len(offsets) < planes * across * down:
+        raise OSError("truncated: parts of it are missing")
     corners = list(
         itertools.product(range(planes), range(0, form.height, high), range(0, form.width, wide))
     )
-    if len(offsets) < len(corners):
-        raise OSError("truncated: parts of it are missing")
     out = np.empty((form.height, form.width, form.samples), _type(form))
     for i, (plane, top, left) in enumerate(corners):
         # Strips end with the picture; tiles are always whole.
@@ -179,7 +189,7 @@ def samples(stream: BinaryIO, form: Layout) -> np.ndarray:
 
 def _extra(told: tuple[int, ...], samples: int, photometric: int) -> tuple[int, ...]:
     """What each sample beyond the colours is; a fourth of RGB that nothing explains is alpha."""
-    more = max(samples - COLOURS.get(photometric, samples), 0)
+    more = min(max(samples - COLOURS.get(photometric, samples), 0), MOST)
     if not told and photometric == 2 and more == 1:
         return (2,)
     return (told + (0,) * more)[:more]
@@ -187,17 +197,23 @@ def _extra(told: tuple[int, ...], samples: int, photometric: int) -> tuple[int, 
 
 def _is_ordinary(form: Layout) -> bool:
     """Whether Pillow reads it, exactly: at most 8 bits, of the usual kinds."""
-    if form.kind not in (1, VOID) or form.tags.get(266, (1,)) != (1,) and form.bits != 1:
+    if form.kind not in (1, VOID) or form.predictor not in (1, 2):
         return False
-    if form.bits < 8:
-        one = form.samples == 1 and form.photometric in (*GREY, PALETTE)
-        return one and form.bits in (1, 2, 4) and not (form.planar and form.compression == NONE)
-    if form.bits != 8:
+    if form.compression in PICTURES:
+        bits = 8 if form.compression in (6, 7) else 1
+        right = form.photometric in PICTURES[form.compression] and form.bits == bits
+        return right and not form.extra
+    # libtiff passes over the predictor of PackBits, and refuses it of fewer bits.
+    predicted = form.bits == 8 and form.compression in (5, 50000, *DEFLATES)
+    if form.compression not in BYTES or (form.predictor == 2 and not predicted):
         return False
-    if form.compression not in (NONE, *DEFLATES, *PACKED):
-        return form.photometric in (*GREY, 2, CMYK, YCBCR) and not form.extra
+    if form.planar and form.extra:
+        return False
+    if form.bits in (1, 2, 4):
+        return form.samples == 1 and form.photometric in (*GREY, PALETTE)
     usual = {0: ((),), 1: ((), (2,)), 2: ((), (0,), (1,), (2,)), 3: ((),), 5: ((),)}
-    return form.extra in usual.get(form.photometric, ())
+    reversed_ = form.tags.get(266, (1,)) != (1,)
+    return form.bits == 8 and not reversed_ and form.extra in usual.get(form.photometric, ())
 
 
 def _check(form: Layout, bits: set, kinds: set, name: str) -> None:
@@ -211,8 +227,10 @@ def _check(form: Layout, bits: set, kinds: set, name: str) -> None:
         what = "has complex numbers"
     elif form.kind == SIGNED and form.photometric not in (8, 9):
         what = f"has signed samples of {form.bits} bits, whose black and white nothing tells"
-    elif form.compression not in (NONE, *DEFLATES, *PACKED):
-        what = f"has {form.bits} bits in compression {form.compression}"
+    elif form.compression not in BYTES:
+        what = f"has samples of {form.bits} bits in compression {form.compression}"
+    elif form.predictor not in ((1, 3) if form.kind == FLOAT else (1, 2)):
+        what = f"has predictor {form.predictor}"
     elif form.samples < form.colours:
         what = f"has {form.samples} samples a pixel, too few for its colours"
     elif form.samples > MOST or (form.photometric in GREY and form.samples > 2):
@@ -223,6 +241,8 @@ def _check(form: Layout, bits: set, kinds: set, name: str) -> None:
         what = "has inks other than CMYK"
     elif form.photometric == YCBCR and tuple(form.tags.get(530, (2, 2))) != (1, 1):
         what = "has YCbCr samples of reduced resolution without JPEG"
+    elif form.photometric == YCBCR and not _is_jfif(form):
+        what = "has YCbCr samples of other coefficients or ranges than JFIF's"
     elif (
         form.photometric in (YCBCR, 8, 9)
         and form.kind == FLOAT
@@ -233,10 +253,24 @@ def _check(form: Layout, bits: set, kinds: set, name: str) -> None:
         raise ImageError("E_UNSUPPORTED", f"{name}: {what}; save it as RGB of 8 or 16 bits")
 
 
+def _is_jfif(form: Layout) -> bool:
+    for tag, usual in JFIF.items():
+        numbers = [struct.unpack("<2I", struct.pack("<Q", v)) for v in form.tags.get(tag, ())]
+        over_under = numbers if form.order == "<" else [pair[::-1] for pair in numbers]
+        values = tuple(over / max(under, 1) for over, under in over_under)
+        if values and (
+            len(values) != len(usual) or np.abs(np.subtract(values, usual)).max() > 0.001
+        ):
+            return False
+    return True
+
+
 def _whole(form: Layout) -> bool:
     """Whether integers of so many bits can be read in these colours."""
     if form.photometric in (YCBCR, 8, 9):
         return form.bits == 8 or (form.bits == 16 and form.photometric != YCBCR)
+    if form.bits < 8 and form.samples > 1 and not form.planar:
+        return False  # writers differ in the order of the bits
     return form.bits in (8, 16, 32, 64) or form.bits < 32 and form.predictor == 1
 
 
