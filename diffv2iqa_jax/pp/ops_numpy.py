@@ -6,8 +6,8 @@ They give the pixels of `ops_tf`, which training uses, to the last. Random opera
 picture's content alone, by TensorFlow's own generator.
 
 Two rules for scaling 8 bits: `resize` rounds once, after both axes, which an exported program and a
-loss can do, too. `shrink`, SR3's condition, is Pillow's own, which clips and rounds after each axis:
-4 levels apart on photos, but 20 beside edges of black and white.
+loss can do, too. `shrink`, SR3's condition, is Pillow's own, which clips and rounds after each
+axis: 4 levels apart on photos, but 20 beside edges of black and white.
 """
 
 from collections.abc import Callable
