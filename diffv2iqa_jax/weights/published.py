@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.models.efficientnet import STAGES
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.models.resnet import ResNet
@@ -339,5 +339,5 @@ def _like(kind: str, settings: dict, shapes: Shapes) -> Weights:
     """Shapes of this net's weights; makes no array."""
     entry = KINDS[kind]
     net = entry.module(**settings)
-    variables = jax.eval_shape(net.init, jax.random.key(0), *entry.example(settings, shapes))
+    variables = jax.eval_shape(net.init, rng.stream(0, "shapes"), *entry.example(settings, shapes))
     return Weights(variables["params"], variables.get("batch_stats", {}))
