@@ -86,7 +86,9 @@ def _restorer(o: Options) -> dict:
 
 
 def _module(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> Case:
-    return Case(module.apply, (jax.eval_shape(module.init, jax.random.key(0), *inputs), *inputs))
+    return Case(
+        module.apply, (jax.eval_shape(module.init, rng.stream(0, "shapes"), *inputs), *inputs)
+    )
 
 
 def _taps(module: nn.Module, images: jax.ShapeDtypeStruct) -> Case:
@@ -104,7 +106,7 @@ def unet_train(o: Options) -> dict[str, Case]:
     task, tx = restoration.restoration(restorer=_restorer(o)), optax.adam(1e-4)
     batch = _batch(o, 128)
     batch |= {"reference": batch["image"], "draw": batch["content"], "mask": _shape(o.batch)}
-    params = jax.eval_shape(task.init, jax.random.key(0), batch).params
+    params = jax.eval_shape(task.init, rng.stream(0, "shapes"), batch).params
 
     def step(state, batch):
         params, moments = state
@@ -123,7 +125,7 @@ def views(o: Options) -> dict[str, Case]:
     """The restorer's whole chain, beside as many forward passes of its net."""
     restorer, rows, batch = restorers.make(**_restorer(o)), unet_forward(o), _batch(o, 128)
     forward = rows["unet_forward"]
-    weights = jax.eval_shape(restorer.init, jax.random.key(0), batch)
+    weights = jax.eval_shape(restorer.init, rng.stream(0, "shapes"), batch)
     chain = Case(lambda *args: restorer.views(*args).image_BVHWC, (weights, batch))
     flop, against = [(forward.fn, forward.shapes, o.steps)], ("unet_forward", o.steps)
     return rows | {"views": chain._replace(flop=flop, against=against)}
@@ -168,7 +170,7 @@ def score(o: Options) -> dict[str, Case]:
     model = {"branches": branches, "dtype": o.dtype}
     task = quality.quality(restorer=_restorer(o), model=model, loss="mse")
     batch, forward = _batch(o, 224), unet_forward(o, 224)["unet_forward"]
-    weights = jax.eval_shape(task.init, jax.random.key(0), batch)
+    weights = jax.eval_shape(task.init, rng.stream(0, "shapes"), batch)
 
     def score_alone(weights, batch):  # compiled, the rest is not computed
         return task.predict(weights, batch)["score"]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.weights import files, published
+from diffv2iqa_jax.weights import files, published, resize
 
 
 def read(path: str) -> dict[str, np.ndarray]:
@@ -120,6 +120,8 @@ def parser() -> argparse.ArgumentParser:
     }
     for name, (value_type, text) in options.items():
         out.add_argument(f"--{name}", type=value_type, help=text)
+    text = "how its patches are resized: bilinear (FlexiViT; default) or bicubic (timm)"
+    out.add_argument("--patch_filter", choices=list(resize.FILTERS), help=text)
     out.add_argument("--normalise", choices=list(published.NORMALISE), help="what its input needs")
     return out
 

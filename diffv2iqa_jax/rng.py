@@ -13,8 +13,10 @@ IMPLEMENTATION = "threefry2x32"
 
 def stream(seed: int, name: str, step: int | jax.Array = 0) -> jax.Array:
     """The key of the stream `name` at this step."""
-    key = stream_of(jax.random.key(seed, impl=IMPLEMENTATION), name)
-    return jax.random.fold_in(key, step)
+    key = jax.random.key(seed, impl=IMPLEMENTATION)
+    if seed >= 2**32:  # of which JAX, in 32 bits, drops all others without a word
+        key = jax.random.fold_in(key, seed >> 32)
+    return jax.random.fold_in(stream_of(key, name), step)
 
 
 def stream_of(key: jax.Array, name: str) -> jax.Array:

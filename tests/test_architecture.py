@@ -105,6 +105,16 @@ def test_nothing_runs_what_it_reads(path):
             assert node.value.value is False
 
 
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_whatever_makes_a_key_names_the_generator(path):
+    """JAX_DEFAULT_PRNG_IMPL=rbg, as on TPUs, would make scores depend on their batch."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+        if called.endswith(("random.key", "random.PRNGKey", "random.wrap_key_data")):
+            assert "impl" in {keyword.arg for keyword in node.keywords}, ast.unparse(node)
+    assert not imports(path) & {"jax.random.key", "jax.random.PRNGKey"}
+
+
 def test_floors_name_every_folder_once():
     names = [name for floor in FLOORS for name in floor.split()]
     assert len(names) == len(set(names))

@@ -12,6 +12,7 @@ def data(key):
 def test_streams_differ_by_seed_name_and_step_and_repeat():
     keys = [rng.stream(*a) for a in ((0, "a"), (1, "a"), (0, "b"), (0, "a", 1), (0, "a", 2))]
     keys += [rng.stream_of(keys[0], name) for name in ("a", "b")]
+    keys += [rng.stream(seed, "a") for seed in (2**32, 2**32 + 1, 2**40, 2**62)]
     assert len({tuple(data(key)) for key in keys}) == len(keys)
     assert data(rng.stream(0, "a", 1)) == data(rng.stream(0, "a", jnp.int32(1)))
 

@@ -1,15 +1,17 @@
 """Training batches by tf.data: an endless stream of numpy arrays from a prepared data set.
 
 Example number i of the stream is a function of (seed, i) alone, so that a resumed run, or one on
-another number of hosts, sees the same batches.
+another number of hosts, sees the same batches. `data.order` shuffles.
 """
 
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
 
+from diffv2iqa_jax.data import order
 from diffv2iqa_jax.data.evaluation import own_share
 from diffv2iqa_jax.data.reading import ENCODED, Source, read_one
 from diffv2iqa_jax.data.stored_views import StoredViews
@@ -20,6 +22,7 @@ Example = dict[str, tf.Tensor]
 
 KEYS = ("image", "reference", "views", "mos", "id", "content", "draw", "mask")
 END = np.iinfo(np.int64).max
+AT_ONCE = 1024  # positions to order: alone each would take milliseconds, so it is one microsecond
 
 
 def to_train(
@@ -61,29 +64,30 @@ def to_train(
         raise ValueError(f"{source.name}: no records to train on")
     prepare = _prepare(source, pp, views, ids)
     fetch = _fetch(source, ids, cache)
-    order_seed = np.int64(seed)
 
-    def example(position: tf.Tensor) -> Example:
-        epoch, turn = position // len(ids), position % len(ids)
-        key = tf.stack([order_seed, epoch])
-        place = tf.random.experimental.index_shuffle(turn, key, np.int64(len(ids) - 1))
+    def example(position: tf.Tensor, place: tf.Tensor) -> Example:
         draw, seed_2 = draw_and_seed(position, seed)
         return prepare(fetch(place), seed_2) | {"draw": draw, "mask": tf.ones([])}
 
-    return stream(example, pp, start=start, batch=batch, own=(number * share, share))
+    shuffled = {"count": len(ids), "seed": seed}
+    own = (number * share, share)
+    return stream(example, pp, **shuffled, start=start, batch=batch, own=own)
 
 
 def draw_and_seed(position: tf.Tensor, seed: int) -> tuple[tf.Tensor, tf.Tensor]:
     """An example's `draw`, uint32, and the seed of its augmentation, int32 (2,)."""
     draw = tf.cast(tf.bitwise.bitwise_and(position, np.int64(2**32 - 1)), tf.uint32)
-    own_seed = np.uint32(seed % 2**32).view(np.int32)
+    both = seed % 2**32 ^ (seed >> 32) * 0x9E3779B1 % 2**32  # halves of the seed, in 32 bits
+    own_seed = np.uint32(both).view(np.int32)
     return draw, tf.stack([own_seed, tf.bitcast(draw, tf.int32)])
 
 
 def stream(
-    example: Callable[[tf.Tensor], Example],
+    example: Callable[[tf.Tensor, tf.Tensor], Example],
     pp: str,
     *,
+    count: int,
+    seed: int,
     start: int,
     batch: int,
     own: tuple[int, int],
@@ -91,20 +95,26 @@ def stream(
     """Batches from number `start` on of the stream of examples, as numpy arrays.
 
     Args:
-      example: position in the stream (int64) -> its example.
+      example: (position in the stream, its place among the records), both int64 -> its example.
       pp: the preprocessing in it, for the message.
+      count: of the records.
+      seed: of the order.
       own: (first, how many) of each batch's rows are wanted.
 
     Raises:
       ValueError: the examples have a crop axis.
     """
     first, rows = own
+    steps = -(-AT_ONCE // rows)
+    ahead = (np.arange(steps)[:, None] * batch + first + np.arange(rows)).ravel()
 
-    def positions(step: tf.Tensor) -> tf.data.Dataset:
-        begin = step * batch + first
-        return tf.data.Dataset.range(begin, begin + rows)
+    def numbered(step: tf.Tensor) -> tf.data.Dataset:
+        position = step * batch + ahead
+        find = partial(order.places, count=count, seed=seed)
+        place = tf.numpy_function(find, [position], tf.int64, stateful=False)
+        return tf.data.Dataset.from_tensor_slices((position, tf.ensure_shape(place, ahead.shape)))
 
-    numbers = tf.data.Dataset.range(start, END).flat_map(positions)
+    numbers = tf.data.Dataset.range(start, END, steps).flat_map(numbered)
     # Without AutoGraph, which would rewrite our code.
     traced = tf.autograph.experimental.do_not_convert(example)
     examples = numbers.map(traced, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from diffv2iqa_jax import pixels, rng
-from diffv2iqa_jax.data import pipeline, splits
+from diffv2iqa_jax.data import order, pipeline, splits
 from diffv2iqa_jax.data.evaluation import own_share
 from diffv2iqa_jax.data.interface import Batches
 from diffv2iqa_jax.data.sets.catalog import PRISTINE as NAME
@@ -185,13 +185,17 @@ def to_train(
         raise ValueError(f"{shelf.where}: no photos to train on")
     places, cut = np.asarray(places, np.int64), ops_tf.parse(pp)
 
-    def decoded(epoch: np.int64, turn: np.int64) -> np.ndarray:
-        order, count = _order(len(places), (seed % 2**63, int(epoch))), len(places)
-        return shelf.sound(int(places[order[(turn + i) % count]]) for i in range(count))
+    def decoded(position: np.int64, place: np.int64) -> np.ndarray:
+        def candidates() -> Iterator[int]:
+            yield int(places[place])
+            turn = position % len(places)  # what follows in this epoch, then its beginning
+            after = position - turn + (turn + np.arange(1, len(places))) % len(places)
+            yield from places[order.places(after, len(places), seed)].tolist()
 
-    def example(position: tf.Tensor) -> dict[str, tf.Tensor]:
-        turn = [position // len(places), position % len(places)]
-        photo = tf.numpy_function(decoded, turn, tf.uint8, stateful=False)
+        return shelf.sound(candidates())
+
+    def example(position: tf.Tensor, place: tf.Tensor) -> dict[str, tf.Tensor]:
+        photo = tf.numpy_function(decoded, [position, place], tf.uint8, stateful=False)
         photo = tf.ensure_shape(photo, [None, None, 3])
         draw, seed_2 = pipeline.draw_and_seed(position, seed)
         crop = cut({"image": photo, "seed": seed_2, "content": draw})
@@ -200,14 +204,9 @@ def to_train(
         return {"reference": crop["image"], "mask": tf.ones([])} | numbers | several
 
     own = (number * share, share)
-    batches = pipeline.stream(example, pp, start=start, batch=batch, own=own)
+    shuffled = {"count": len(places), "seed": seed}
+    batches = pipeline.stream(example, pp, **shuffled, start=start, batch=batch, own=own)
     return _checked(batches, shelf)
-
-
-@functools.lru_cache(maxsize=4)
-def _order(count: int, key: tuple[int, int]) -> np.ndarray:
-    """The order of the photos in one run through them."""
-    return np.random.Generator(np.random.PCG64(key)).permutation(count)
 
 
 def _checked(batches: Batches, shelf: Shelf) -> Batches:

@@ -10,7 +10,7 @@ from diffv2iqa_jax.diffusion import schedule as schedules
 from diffv2iqa_jax.diffusion.schedule import Schedule
 
 PREDICTIONS = ("eps", "x0", "v")
-SAMPLERS = ("ddpm", "ddim")
+SAMPLERS = ("ddpm", "ddim", "ddim_net_eps")
 
 
 def diffuse(y0_BHWC: jax.Array, eps_BHWC: jax.Array, level_B: jax.Array) -> jax.Array:
@@ -107,11 +107,14 @@ def sample(
     Args:
       net: (state y_t, its level (B,)) -> prediction, of y_t's shape.
       schedule: the S steps to take (see `schedule.spaced`).
-      start_BHWC: standard normal noise; with "ddim" it alone decides the result.
+      start_BHWC: standard normal noise; with "ddim.." it alone decides the result.
       noise: step t -> standard normal noise (B, H, W, C); "ddpm" adds it after step t > 0.
       keep: steps t in [1, S - 1] after which to keep the state. Such a state has the noise of
         the step below, sqrt(1 - alpha_bar_{t-1}), and is not clipped.
-      sampler: "ddpm" (ancestral, posterior variance, as SR3) or "ddim" (eta = 0).
+      sampler: "ddpm" (ancestral, posterior variance, as SR3), "ddim" (eta = 0) or "ddim_net_eps".
+        These two differ where an estimate of y_0 is clipped: "ddim" goes on with the noise that the
+        clipped one leaves in y_t (diffusers' `use_clipped_model_output=True`), so that both agree
+        with y_t; "ddim_net_eps" with the noise that the net sees (diffusers' default).
       prediction: what `net` returns, one of PREDICTIONS.
       clip: clip each estimate of y_0 to [-1, 1], as SR3 always does.
 
@@ -126,13 +129,14 @@ def sample(
     def step(carry: Carry, row: dict[str, jax.Array]) -> tuple[Carry, None]:
         y_BHWC, kept_KBHWC = carry
         out_BHWC = net(y_BHWC, jnp.full(y_BHWC.shape[0], row["level"])).astype(jnp.float32)
-        y0_BHWC = estimate(prediction, out_BHWC, y_BHWC, row)
-        y0_BHWC = jnp.clip(y0_BHWC, -1.0, 1.0) if clip else y0_BHWC
+        unclipped_BHWC = estimate(prediction, out_BHWC, y_BHWC, row)
+        y0_BHWC = jnp.clip(unclipped_BHWC, -1.0, 1.0) if clip else unclipped_BHWC
         if sampler == "ddpm":
             mean_BHWC = row["mean_y0"] * y0_BHWC + row["mean_y"] * y_BHWC
             y_BHWC = mean_BHWC + row["std"] * noise(row["t"])
         else:
-            eps_BHWC = (y_BHWC - row["level"] * y0_BHWC) / row["noise"]
+            agreeing_BHWC = y0_BHWC if sampler == "ddim" else unclipped_BHWC
+            eps_BHWC = (y_BHWC - row["level"] * agreeing_BHWC) / row["noise"]
             y_BHWC = row["level_prev"] * y0_BHWC + row["noise_prev"] * eps_BHWC
         keep_now = (keep_K == row["t"])[:, None, None, None, None]
         return (y_BHWC, jnp.where(keep_now, y_BHWC[None], kept_KBHWC)), None

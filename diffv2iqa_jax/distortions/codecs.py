@@ -141,9 +141,11 @@ def _doubled(x_CHW: jax.Array) -> jax.Array:
 # cut coefficients in units of the picture's error.
 LIFTING = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
 LEVELS = 5  # of decomposition, as OpenJPEG chooses
-# Bits of a coefficient: A * log2(1 + (B * s) ** 2), where s is the mean size, in steps, of the
-# 3 x 3 coefficients around it. Fitted to the length of OpenJPEG's code for photos.
-RATE_A, RATE_B = 0.794, 1.925
+# Bits of a coefficient: A * log2(1 + (B * s) ** 2 / (1 + C * s)), where s is the mean size, in
+# steps, of the 3 x 3 coefficients around it. Fitted to OpenJPEG's code for photos. Without C a
+# coefficient twice as large would cost 1.6 bits more, where a coder spends 1: too coarse at high
+# rates.
+RATE_A, RATE_B, RATE_C = 0.946, 1.922, 0.303
 SEARCH = (-4.0, 10.0)  # log2 of the step, in grey levels
 
 
@@ -159,7 +161,10 @@ def jpeg2000(x_HWC: jax.Array, bits_per_pixel: jax.Array | float) -> jax.Array:
       bits_per_pixel: length of the code without headers; the compression ratio is 24 over it.
 
     Returns:
-      Whole numbers in [0, 255]. PSNR to the original within 1 dB of OpenJPEG's at that rate.
+      Whole numbers in [0, 255]. PSNR to the original is about that of Pillow's OpenJPEG at that
+      rate, with mct=1 for colour (its default codes R, G and B each by itself). On the 24 Kodak
+      photos, in colour and in grey, at ratios of 3 to 170: 0.5 dB off (root mean square), more
+      than 1 dB in 4 % of cases, 1.4 dB at most.
     """
     h, w, _ = x_HWC.shape
     bands = _analysis(mix(YCC_33, _levels(planes(x_HWC)) - 128.0))
@@ -193,7 +198,8 @@ def _spread(x_CHW: jax.Array) -> jax.Array:
 
 def _bits(spread_in_steps: jax.Array) -> jax.Array:
     """Estimated length of the code in bits."""
-    return RATE_A * jnp.sum(jnp.log2(1.0 + (RATE_B * spread_in_steps) ** 2))
+    s = spread_in_steps
+    return RATE_A * jnp.sum(jnp.log2(1.0 + (RATE_B * s) ** 2 / (1.0 + RATE_C * s)))
 
 
 def _sides(h: int, w: int) -> list[tuple[int, int]]:

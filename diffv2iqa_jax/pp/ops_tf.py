@@ -8,10 +8,11 @@ alone; pictures smaller than a crop are first continued by reflection at the rig
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import tensorflow as tf
 
-from diffv2iqa_jax.pp import spec
+from diffv2iqa_jax.pp import ops_numpy, spec
 
 Example = dict[str, tf.Tensor]
 Op = Callable[[Example], Example]
@@ -104,17 +105,16 @@ def resize(size: int) -> Op:
 def shrink(factor: int) -> Op:
     """The image becomes its reference, `factor` times smaller and as large again.
 
-    Both ways bicubic, antialiased, rounded to bytes: the condition of SR3's super-resolution.
+    Both ways by Pillow's bicubic filter: the condition of SR3's super-resolution.
     """
     spec.check_size("shrink", factor)
 
     def op(ex: Example) -> Example:
         if "reference" not in ex or "views" in ex:
             raise ValueError(f"shrink({factor}): needs the reference, and no stored views")
-        h, w = _height_width(ex)
-        small = _scaled(ex["reference"], (tf.maximum(h // factor, 1), tf.maximum(w // factor, 1)))
-        image = tf.ensure_shape(_scaled(small, (h, w)), ex["reference"].shape)
-        return ex | {"image": image}
+        by_pillow = partial(ops_numpy.shrunk, factor=factor)
+        image = tf.numpy_function(by_pillow, [ex["reference"]], tf.uint8, stateful=False)
+        return ex | {"image": tf.ensure_shape(image, ex["reference"].shape)}
 
     return op
 

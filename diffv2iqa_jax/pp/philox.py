@@ -1,12 +1,13 @@
 """TensorFlow's stateless random numbers in NumPy: Philox 4x32-10, bit for bit."""
 
 import struct
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
 Seed = tuple[int, int]  # two int32
-
+Words = Sequence[int | np.ndarray]
 
 MASK = 2**32 - 1
 
@@ -31,14 +32,17 @@ def uniform(seed: Seed, count: int) -> np.ndarray:
 def _bits(seed: Seed, count: int) -> list[int]:
     """As TensorFlow draws 32-bit numbers: the seed is mixed into a key and a counter first."""
     words = [word & MASK for number in seed for word in (number, number >> 32)]
-    mixed = _philox((0x3EC8F720, 0x02461E29), words)
+    mixed = philox((0x3EC8F720, 0x02461E29), words)
     blocks = range(-(-count // 4))
-    draw = partial(_philox, mixed[:2])
+    draw = partial(philox, mixed[:2])
     return [bits for i in blocks for bits in draw([i, 0, *mixed[2:]])][:count]
 
 
-def _philox(key, counter) -> list[int]:
-    """Philox 4x32-10 (Salmon et al. 2011)."""
+def philox(key: Words, counter: Words) -> Words:
+    """Philox 4x32-10 (Salmon et al. 2011): a key of two words, a counter of four -> four.
+
+    Words are below 2^32: whole numbers of Python, or arrays of uint64 that broadcast.
+    """
     (k0, k1), c = key, list(counter)
     for _ in range(10):
         p0, p1 = 0xD2511F53 * c[0], 0xCD9E8D57 * c[2]

@@ -23,6 +23,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from diffv2iqa_jax import storage
+from diffv2iqa_jax.data import order
 from diffv2iqa_jax.training import processes
 from diffv2iqa_jax.training.state import TrainState, partition
 from diffv2iqa_jax.types import Weights
@@ -165,6 +166,7 @@ class Checkpoints:
         meta = {
             "config": config,
             "step": int(state.step),
+            "order": order.VERSION,
             "weights": checksums(weights),
             "train": checksums(train),
         }
@@ -193,6 +195,7 @@ class Checkpoints:
             if problems:  # for one process, so for all
                 processes.first(functools.partial(self._set_aside, step, problems[0]))
                 continue
+            self._check_order(step)
             average, fixed = partition(weights.params, frozen)
             return TrainState(average=average, fixed=fixed, stats=weights.stats, **train)
         return None
@@ -300,6 +303,16 @@ class Checkpoints:
             f"checkpoint {step} of {self._home} does not fit this configuration: "
             f"{len(paths)} arrays differ ({examples}); use another workdir"
         )
+
+    def _check_order(self, step: int) -> None:
+        """Says so where the records came in another order up to here."""
+        saved = self._meta(step).get("order", 1)
+        if saved != order.VERSION:
+            LOG.warning(
+                "checkpoint %d: up to here records came in the order of version %d, from here in "
+                "that of %d; numbers are not those of an unbroken run, which a new workdir gives",
+                *(step, saved, order.VERSION),
+            )
 
     def _set_aside(self, step: int, problem: str) -> None:
         LOG.error("checkpoint %d is damaged (%s); trying the one before it", step, problem)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffv2iqa_jax import rng
 from diffv2iqa_jax.models import quality, unet
 from diffv2iqa_jax.models.layers import BATCH_AXES
 from diffv2iqa_jax.tasks import restorers
@@ -77,7 +78,9 @@ def _activations(task: Task, weights: Weights, config: dict, images: int) -> flo
 
     def residuals(trainable: Params, fixed: Params, stats: Params) -> Callable:
         def loss(trainable: Params) -> tuple:
-            return task.loss(Weights(merge(trainable, fixed), stats), batch, jax.random.key(0))
+            return task.loss(
+                Weights(merge(trainable, fixed), stats), batch, rng.stream(0, "shapes")
+            )
 
         return jax.vjp(loss, trainable, has_aux=True)[1]
 

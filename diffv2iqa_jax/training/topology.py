@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import jax
 from jax.experimental import topologies
 
+from diffv2iqa_jax import rng
 from diffv2iqa_jax.config import call
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.tasks import restorers
@@ -89,7 +90,7 @@ def report(config: dict, devices: Sequence[jax.Device]) -> list[str]:
     setup.check_devices(config, len(devices))
     where = call(sharding.make, "devices", config["devices"], devices=devices)
     programs = setup.build(config, where)
-    state = jax.eval_shape(programs.create, jax.random.key(0), {})
+    state = jax.eval_shape(programs.create, rng.stream(0, "shapes"), {})
     try:
         program = programs.train_step.lower(state, _batch(config)).compile()
     except jax.errors.JaxRuntimeError as error:  # as when it does not fit the chip's memory

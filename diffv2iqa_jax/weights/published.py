@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffv2iqa_jax import pixels
+from diffv2iqa_jax import pixels, rng
 from diffv2iqa_jax.models.efficientnet import STAGES
 from diffv2iqa_jax.models.quality import QualityModel
 from diffv2iqa_jax.models.resnet import ResNet
@@ -259,6 +259,7 @@ def convert(
     *,
     image_size: int | None = None,
     patch: int | None = None,
+    patch_filter: str = "bilinear",
     normalise: str | None = None,
     **hints: float,
 ) -> tuple[Weights, dict, list]:
@@ -268,6 +269,7 @@ def convert(
       kind: one of KINDS.
       image_size, patch: resize a vision transformer to these; for a U-Net, `image_size` is the
         one it was built for.
+      patch_filter: of the patches' resizing, one of `resize.FILTERS`.
       normalise: how its input was normalised, one of NORMALISE; None: as published.
       hints: settings that no weight's shape shows, such as groups, heads, scale.
 
@@ -286,7 +288,7 @@ def convert(
         raise ValueError(f"{strange}: not settings of kind {kind!r}, which takes {takes or 'none'}")
     try:
         if entry.vit is not None:
-            _resize(renamed.tensors, f"params/{entry.vit}", **sizes)
+            _resize(renamed.tensors, f"params/{entry.vit}", **sizes, patch_filter=patch_filter)
         shapes = Shapes({k.partition("/")[2]: x.shape for k, x in renamed.tensors.items()})
         settings = entry.settings(shapes, **hints)
         like = _like(kind, settings, shapes)
@@ -302,7 +304,9 @@ def convert(
     return weights, {"kind": kind, "settings": settings, "normalise": mean_std}, report
 
 
-def _resize(tensors: dict, prefix: str, image_size: int | None, patch: int | None) -> None:
+def _resize(
+    tensors: dict, prefix: str, image_size: int | None, patch: int | None, patch_filter: str
+) -> None:
     """Resizes, in place, the vision transformer whose tensors' names start with the prefix."""
     if image_size is None and patch is None:
         return
@@ -316,7 +320,7 @@ def _resize(tensors: dict, prefix: str, image_size: int | None, patch: int | Non
     if image_size % patch:
         raise ValueError(f"patch {patch}: does not divide image_size {image_size}")
     if patch != old_patch:
-        tensors[kernel] = resize.patches(tensors[kernel], patch)
+        tensors[kernel] = resize.patches(tensors[kernel], patch, patch_filter)
     if image_size // patch != old_side:
         tensors[embedding] = resize.positions(tensors[embedding], image_size // patch)
 
@@ -335,5 +339,5 @@ def _like(kind: str, settings: dict, shapes: Shapes) -> Weights:
     """Shapes of this net's weights; makes no array."""
     entry = KINDS[kind]
     net = entry.module(**settings)
-    variables = jax.eval_shape(net.init, jax.random.key(0), *entry.example(settings, shapes))
+    variables = jax.eval_shape(net.init, rng.stream(0, "shapes"), *entry.example(settings, shapes))
     return Weights(variables["params"], variables.get("batch_stats", {}))

@@ -23,18 +23,32 @@ def positions(embedding_1ND: np.ndarray, side: int) -> np.ndarray:
     return np.concatenate([token_11D, grid_HWD.reshape(1, side**2, width)], axis=1)
 
 
-def patches(kernel_HWIO: np.ndarray, patch: int) -> np.ndarray:
+# How patches are thought to be resized: (method, antialiased) of `jax.image.resize`.
+FILTERS = {"bilinear": ("bilinear", False), "bicubic": ("cubic", True)}
+
+
+def patches(kernel_HWIO: np.ndarray, patch: int, filter: str = "bilinear") -> np.ndarray:
     """Resizes the patch embedding's kernel to patches of `patch` x `patch` pixels.
 
-    FlexiViT's rule (Beyer et al. 2023, section 3.4): with B the matrix of bilinear resizing
-    from old patches x to new ones, the kernel w' = pinv(B^T) w gives <B x, w'> = <x, w> for
-    every x if patches grow, and in the least-squares sense if they shrink.
+    FlexiViT's rule (Beyer et al. 2023, section 3.4): with B the matrix of resizing from old
+    patches x to new ones, the kernel w' = pinv(B^T) w gives <B x, w'> = <x, w> for every x if
+    patches grow, and in the least-squares sense if they shrink.
+
+    Args:
+      filter: of B: "bilinear", as in the paper, or "bicubic" (antialiased), as timm's
+        `resample_patch_embed`.
+
+    Raises:
+      ValueError: another filter.
     """
+    if filter not in FILTERS:
+        raise ValueError(f"patch_filter {filter!r}: known are {list(FILTERS)}")
+    method, antialias = FILTERS[filter]
     old_patch = kernel_HWIO.shape[0]
     count = old_patch**2
     # B^T row by row: each unit patch, resized.
     basis = np.eye(count, dtype=np.float32).reshape(count, old_patch, old_patch)
-    resized = jax.image.resize(basis, (count, patch, patch), "bilinear", antialias=False)
+    resized = jax.image.resize(basis, (count, patch, patch), method, antialias=antialias)
     b_transposed = np.asarray(resized, np.float64).reshape(count, patch**2)
     kernel = kernel_HWIO.reshape(count, -1).astype(np.float64)
     new_kernel = np.linalg.pinv(b_transposed) @ kernel

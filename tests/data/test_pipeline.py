@@ -80,6 +80,11 @@ def test_the_same_picture_is_augmented_anew_in_each_epoch(tiny):
     assert len(set(pictures)) > 12
 
 
+def test_seeds_2_to_the_32_apart_augment_otherwise(tiny):
+    runs = [train(tiny, ids=[3], seed=seed, count=1)[0]["image"] for seed in (1, 1 + 2**32, 2**40)]
+    assert not any(np.array_equal(a, b) for a, b in itertools.combinations(runs, 2))
+
+
 def test_each_epoch_holds_each_picture_once(tiny):
     ids = np.arange(10, 50)
     order = [id for (id,) in real(train(tiny, ids, count=15), "id")]
@@ -87,6 +92,20 @@ def test_each_epoch_holds_each_picture_once(tiny):
     for epoch in epochs:
         assert sorted(epoch) == ids.tolist()
     assert epochs[0] != epochs[1] != epochs[2] and epochs[0] != sorted(epochs[0])
+
+
+@pytest.mark.parametrize("ids", [np.arange(40), np.arange(96)])
+def test_orders_do_not_return_after_256_epochs_or_seeds(tiny, ids):
+    """TensorFlow's index_shuffle reads the lowest eight bits of its seeds."""
+
+    def epoch(number, seed):
+        steps = len(ids) // 8
+        got = train(tiny, ids, seed=seed, start=number * steps, count=steps, pp="center(1)")
+        return [id for (id,) in real(got, "id")]
+
+    orders = [epoch(0, 0), epoch(256, 0), epoch(0, 256), epoch(0, 2**32), epoch(1, 0), epoch(0, 1)]
+    assert all(sorted(order) == ids.tolist() for order in orders)
+    assert len({tuple(order) for order in orders}) == len(orders)
 
 
 def test_shuffling_is_fair(tiny):

@@ -117,6 +117,44 @@ def test_ddim_is_a_function_of_its_start():
     jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
+def ddim_by_hand(net, cosine, y, prediction, rederived):
+    """Song et al. 2021, eq. 12 with sigma 0, in float64; `rederived`: eps of the clipped y_0."""
+    a = np.cumprod(1 - schedule.buffers(cosine)["betas"])
+    for t in range(len(a) - 1, -1, -1):
+        level, spread = np.sqrt(a[t]), np.sqrt(1 - a[t])
+        out = net(y, level)
+        y0, eps = {
+            "eps": ((y - spread * out) / level, out),
+            "x0": (out, (y - level * out) / spread),
+            "v": (level * y - spread * out, level * out + spread * y),
+        }[prediction]
+        y0 = np.clip(y0, -1, 1)
+        eps = (y - level * y0) / spread if rederived else eps
+        before = a[t - 1] if t else 1.0
+        y = np.sqrt(before) * y0 + np.sqrt(1 - before) * eps
+    return y
+
+
+@every
+def test_ddim_goes_on_with_the_noise_of_the_clipped_estimate_or_with_the_nets(prediction):
+    """Both choices of diffusers, use_clipped_model_output True and False, where much is clipped."""
+    wave, start = np.linspace(-2, 2, int(np.prod(SHAPE))).reshape(SHAPE), np.asarray(noise(3))
+    cosine, got = schedule.make("cosine", 8), {}
+    for sampler in ("ddim", "ddim_net_eps"):
+        got[sampler], _ = sampling.sample(
+            lambda y, level_B: 0.4 * jnp.sin(3 * y) + jnp.asarray(wave, jnp.float32),
+            *(cosine, jnp.asarray(start), noise),
+            sampler=sampler,
+            prediction=prediction,
+        )
+        want = ddim_by_hand(
+            lambda y, level: 0.4 * np.sin(3 * y) + wave,
+            *(cosine, start.astype(np.float64), prediction, sampler == "ddim"),
+        )
+        np.testing.assert_allclose(got[sampler], want, atol=1e-4)
+    assert np.abs(got["ddim"] - got["ddim_net_eps"]).max() > 0.05
+
+
 def test_estimates_are_clipped_only_if_asked():
     y0 = 3 * tiny.images(0, *SHAPE)
     np.testing.assert_allclose(restore(y0, steps=5, clip=False)[0], y0, atol=1e-4)
@@ -163,7 +201,7 @@ def test_diffusing_keeps_the_variance():
         ({"keep": (0,)}, r"keep \(0,\): .*\[1, 4\]"),
         ({"keep": (5,)}, r"keep \(5,\): .*\[1, 4\]"),
         ({"keep": (2, 2)}, "must differ"),
-        ({"sampler": "euler"}, r"'euler': known are \['ddpm', 'ddim'\]"),
+        ({"sampler": "euler"}, r"'euler': known are \['ddpm', 'ddim', 'ddim_net_eps'\]"),
         ({"prediction": "score"}, r"'score': known are \['eps', 'x0', 'v'\]"),
     ],
 )

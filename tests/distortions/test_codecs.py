@@ -75,6 +75,18 @@ def test_jpeg2000_has_pillows_psnr_at_equal_rate():
     assert_jpeg2000_is_pillows([x for x in PHOTOS], (10, 24, 40))
 
 
+def grey(image: np.ndarray) -> np.ndarray:
+    return np.repeat(np.asarray(Image.fromarray(image).convert("L"))[..., None], 3, axis=2)
+
+
+def test_jpeg2000_has_pillows_psnr_at_high_rates_in_grey_and_in_colour():
+    """Twice as large a coefficient costs one bit more there."""
+    photos = [data.chelsea()[:256, :256], data.coffee()[:256, :256]]
+    assert_jpeg2000_is_pillows(
+        [*photos, *map(grey, photos), grey(data.coins())[:256, :256]], (4, 6)
+    )
+
+
 def test_jpeg2000_has_pillows_psnr_on_the_kodak_photos():
     assert_jpeg2000_is_pillows(kodak(256, 4), (16, 45, 120))
 

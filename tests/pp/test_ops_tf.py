@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from diffv2iqa_jax.pp import ops_tf
+from diffv2iqa_jax.pp import ops_numpy, ops_tf
 
 
 def picture(h=40, w=50):
@@ -102,16 +102,56 @@ def test_resize_keeps_flat_colour_and_refuses_views():
         run("resize(20)")
 
 
-def test_shrinking_is_bicubic_as_pillow_does_it():
-    reference = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
-    ex = {"image": reference * 0, "reference": reference}
-    out = ops_tf.parse("shrink(4)")({k: tf.constant(x) for k, x in ex.items()})
-    np.testing.assert_array_equal(out["reference"], reference)
-    small = Image.fromarray(reference).resize((12, 8), Image.BICUBIC)
-    want = np.asarray(small.resize((48, 32), Image.BICUBIC), int)
-    # Pillow rounds after each of the two axes.
-    assert np.abs(np.asarray(out["image"], int) - want).max() <= 3
-    assert np.abs(np.asarray(out["image"], int) - want).mean() < 0.6
+def with_strong_edges(h, w):
+    """Bars, a disc and dots of black and white on noise and a ramp."""
+    y, x = np.mgrid[:h, :w]
+    image = np.stack(
+        [x * 255 // w, y * 255 // h, np.random.default_rng(0).integers(0, 256, (h, w))]
+    )
+    image = np.where(x // 7 % 3 == 0, 255 * (y // 5 % 2), image)
+    image = np.where(np.hypot(y - h / 2, x - w / 2) < min(h, w) / 4, 255, image)
+    return np.moveaxis(np.where((3 * x + 5 * y) % 31 == 0, 0, image), 0, -1).astype(np.uint8)
+
+
+def twice_resampled(image, factor):
+    """Keys' cubic (a = -1/2) in float64, clipped and rounded after each axis, columns first."""
+
+    def weights(length, size):
+        scale = max(length / size, 1)
+        at = (np.arange(size)[:, None] + 0.5) * length / size - np.arange(length) - 0.5
+        t = np.abs(at) / scale
+        near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+        out = np.where(t < 1, near, np.where(t < 2, far, 0))
+        return out / out.sum(axis=1, keepdims=True)
+
+    def scaled(x, h, w):
+        x = np.floor(np.einsum("jw,hwc->hjc", weights(x.shape[1], w), x) + 0.5).clip(0, 255)
+        return np.floor(np.einsum("ih,hwc->iwc", weights(x.shape[0], h), x) + 0.5).clip(0, 255)
+
+    h, w, _ = image.shape
+    return scaled(scaled(image.astype(float), max(h // factor, 1), max(w // factor, 1)), h, w)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4, 8])
+@pytest.mark.parametrize("h, w", [(64, 64), (45, 70), (128, 128)])
+def test_shrinking_clips_and_rounds_after_each_axis_as_pillow_does(h, w, factor):
+    """SR3's condition; rounding once, after both axes, is up to 15 levels off beside edges."""
+    random, edges = np.random.default_rng(0).integers(0, 256, (h, w, 3)), with_strong_edges(h, w)
+    for reference in (random.astype(np.uint8), edges, edges[:, ::-1], 255 * (edges > 127)):
+        reference = reference.astype(np.uint8)
+        ex = {"image": tf.constant(reference * 0), "reference": tf.constant(reference)}
+        out = ops_tf.parse(f"shrink({factor})")(ex)
+        np.testing.assert_array_equal(out["reference"], reference)
+        image = np.asarray(out["image"])
+        small = Image.fromarray(reference).resize((w // factor, h // factor), Image.BICUBIC)
+        np.testing.assert_array_equal(image, small.resize((w, h), Image.BICUBIC))
+        assert np.abs(image - twice_resampled(reference, factor)).max() <= 1
+        cut = ops_numpy.parse(f"shrink({factor})", with_reference=True)
+        (crop,) = cut(reference * 0, content=0, reference_HWC=reference)
+        np.testing.assert_array_equal(crop.image_HWC, image)
+
+
+def test_shrinking_needs_the_reference_and_no_views():
     with pytest.raises(ValueError, match="needs the reference"):
         run("shrink(2)")
 

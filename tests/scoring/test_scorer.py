@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 import diffv2iqa_jax
+from diffv2iqa_jax import rng
 from diffv2iqa_jax.data import evaluation, reading, stored_views
 from diffv2iqa_jax.data.sets import store
 from diffv2iqa_jax.pp import tiles
@@ -128,6 +129,19 @@ def test_a_score_does_not_depend_on_its_neighbours_or_on_the_batch(each, monkeyp
         for order in (slice(None), slice(None, None, -1)):
             together = [float(x) for x in forget(each)(pictures[order])][order]
             np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_the_default_generator_changes_no_score(by_crops, score, monkeypatch):
+    """With "rbg", all noise of a batch would follow its first picture."""
+    pictures = [picture(h, w, h) for h, w in ((24, 40), (16, 16), (5, 60))]
+    want = [float(score(x)) for x in pictures]
+    with jax.default_prng_impl("rbg"):
+        assert jax.random.key_impl(jax.random.key(0)) != rng.IMPLEMENTATION
+        other = scorer.load(by_crops, jit_cache=None)
+        for batch in (1, 3):
+            monkeypatch.setattr(other, "batch", batch)
+            got = [float(x) for x in forget(other)(pictures[::-1])][::-1]
+            np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_one_program_serves_all_sizes(score):

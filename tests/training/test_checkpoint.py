@@ -59,6 +59,18 @@ def test_what_is_saved_comes_back(tmp_path):
     assert Checkpoints(str(tmp_path)).config() == {"seed": 2}
 
 
+@pytest.mark.parametrize("saved", [None, 1, 2])
+def test_a_run_that_goes_on_in_another_order_says_so(tmp_path, caplog, saved):
+    save(tmp_path, 3)
+    path = tmp_path / "checkpoints" / "3" / "meta" / "metadata"
+    meta = json.loads(path.read_text())
+    assert meta.pop("order") == 2
+    path.write_text(json.dumps(meta if saved is None else meta | {"order": saved}))
+    assert same(restore(tmp_path), state(3))
+    said = [r.getMessage() for r in caplog.records if "order of version 1" in r.getMessage()]
+    assert len(said) == (saved != 2) and all("checkpoint 3" in line for line in said)
+
+
 def test_an_empty_folder_has_none(tmp_path):
     assert restore(tmp_path / "none") is None
     assert not (tmp_path / "none").exists()

@@ -90,7 +90,10 @@ def test_a_vit_is_resized_on_request():
     weights, card, _ = published.convert("vit_timm", tensors, **resized)
     assert card["settings"]["image_size"] == 48 and card["settings"]["patch"] == 8
     assert weights.params["pos_embed"].shape == (1, 37, 128)
-    assert weights.params["patch_embed"]["kernel"].shape == (8, 8, 3, 128)
+    kernel = weights.params["patch_embed"]["kernel"]
+    assert kernel.shape == (8, 8, 3, 128)
+    other, _, _ = published.convert("vit_timm", tensors, **resized, patch_filter="bicubic")
+    assert not np.allclose(kernel, other.params["patch_embed"]["kernel"])
 
 
 @pytest.mark.parametrize(

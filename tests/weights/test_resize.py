@@ -35,6 +35,31 @@ def test_a_larger_patch_of_the_resized_image_gives_the_same_token(old, new):
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
 
 
+def keys_matrix(old, new):
+    """Antialiased bicubic resizing (Keys, a = -1/2) of one axis, in float64: (new, old)."""
+    scale = max(old / new, 1)
+    t = np.abs((np.arange(new)[:, None] + 0.5) * old / new - np.arange(old) - 0.5) / scale
+    near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+    weights = np.where(t < 1, near, np.where(t < 2, far, 0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("old, new", [(4, 8), (8, 12), (8, 5), (16, 8)])
+def test_bicubic_patches_are_those_of_timm(old, new):
+    """resample_patch_embed: pinv(B^T) w, B the bicubic, antialiased resizing of both axes."""
+    kernel = G.standard_normal((old, old, 3, 7)).astype(np.float32)
+    one_axis = keys_matrix(old, new)
+    want = np.linalg.pinv(np.kron(one_axis, one_axis).T) @ kernel.reshape(old**2, -1)
+    got = resize.patches(kernel, new, "bicubic")
+    np.testing.assert_allclose(got, want.reshape(new, new, 3, 7), atol=1e-4)
+    assert np.abs(got - resize.patches(kernel, new)).max() > 0.01
+
+
+def test_an_unknown_filter_is_refused():
+    with pytest.raises(ValueError, match="'nearest': known are .'bilinear', 'bicubic'"):
+        resize.patches(np.ones((4, 4, 3, 1)), 8, "nearest")
+
+
 def test_a_smaller_patch_keeps_the_mean():
     kernel = np.ones((16, 16, 3, 1), np.float32)
     np.testing.assert_allclose(resize.patches(kernel, 8).sum(), kernel.sum(), rtol=1e-3)
