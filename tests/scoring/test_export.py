@@ -141,7 +141,7 @@ def test_what_is_scored_is_scaled_by_one_code(request):
     looked_at = {"scoring/maps", "tools/pictures", "tools/gmad", "tools/bench_score"}
     damaged = {"distortions/degrade", "distortions/host_reference", "distortions/kadid"}
     made = {"data/sets/store", "data/sets/scenes"}
-    # `shrink`, which training alone takes; `resize` in TensorFlow, which gives the pixels of the one
+    # `shrink`, of training alone; `resize` in TensorFlow, which gives the pixels of the one
     # in NumPy; and the loss, which must be differentiable, so does not round.
     scored = {"pp/ops_numpy", "pp/ops_tf", "scoring/differentiable"}
     assert found - looked_at - damaged - made - {"weights/resize"} == scored
