@@ -34,7 +34,7 @@ PACKAGE = pathlib.Path(__file__).parents[1]
 COPIED = ("pp.decode", "pp.ops_numpy")  # and what they import of this package
 COPY = "How pictures are read and cropped: a copy of diffv2iqa_jax's code (Apache-2.0)."
 PYTHON = "3.11"  # these modules' syntax; pyproject.toml says the same, and a test compares
-# The least versions, of which the tests have tried all but JAX's. JAX reads a program by
+# The least versions; a fresh environment of exactly these scored a picture. JAX reads a program by
 # flatbuffers, yet does not ask for it.
 NEEDS = {"numpy": "2.1", "pillow": "12.2", "safetensors": "0.5", "flatbuffers": "24.3.25"}
 # A program of any number of crops names its shape assertions by StableHLO's newest form, which an
