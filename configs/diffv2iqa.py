@@ -98,6 +98,12 @@ ROWS = {
 }
 
 
+def tab() -> dict:
+    """Settings of a TAB, anew for each branch: one dictionary in both places stays one there."""
+    # Channels of Z treated at a time: its map of 6912 x 6912 is never held whole.
+    return dict(scramble=True, block=768, dropout=0.1)  # MANIQA's dropout; `block` is not tuned
+
+
 def get_config(row: str = "paper") -> ConfigDict:
     c = restore.get_config()
     c.task = "quality"
@@ -110,8 +116,6 @@ def get_config(row: str = "paper") -> ConfigDict:
         cached=True,  # restore every image once, before training
         folder="",  # of the views; "": in this run's workdir
     )
-    # Channels of Z treated at a time: its map of 6912 x 6912 is never held whole.
-    tab = dict(scramble=True, block=768, dropout=0.1)  # MANIQA's dropout; `block` is not tuned
     c.model = dict(
         w2=1.0,  # weight of the difference branch; a number or "learned"
         share_tabs=False,
@@ -127,7 +131,7 @@ def get_config(row: str = "paper") -> ConfigDict:
                 tabs=2,
                 positive=True,
                 dropout=0.1,
-                tab=tab,
+                tab=tab(),
                 swin=dict(
                     depths=(2, 2),
                     heads=(4, 4),
@@ -152,7 +156,7 @@ def get_config(row: str = "paper") -> ConfigDict:
                 normalise="imagenet",
                 positive=True,
                 dropout=0.1,  # MANIQA's heads
-                tab=tab,
+                tab=tab(),
                 resnet=dict(blocks=(3, 4, 6, 3), width=64, classes=0, norm="frozen"),  # ResNet50
             ),
         ),

@@ -58,7 +58,23 @@ def load(text: str) -> "ConfigDict":
     if not isinstance(config, ConfigDict | dict):
         kind = type(config).__name__
         raise ConfigError(f"--config {text}: get_config returns {kind}, no ConfigDict")
-    return config if isinstance(config, ConfigDict) else ConfigDict(config)
+    return _unshared(ConfigDict(config))
+
+
+def _unshared(config: "ConfigDict") -> "ConfigDict":
+    """The same settings, where each section and list is an object of its own.
+
+    ConfigDict keeps a dictionary that stands in two places as one, so an override of a key in
+    one place would change the other. A FieldReference is shared on purpose, and stays so.
+    """
+    from ml_collections import ConfigDict
+
+    own = ConfigDict()
+    for key, value in config.items(preserve_field_references=True):
+        if isinstance(value, ConfigDict):
+            value = _unshared(value)
+        own[key] = list(value) if isinstance(value, list) else value
+    return own
 
 
 def names() -> list[str]:
