@@ -161,8 +161,9 @@ def get_config(row: str = "paper") -> ConfigDict:
             ),
         ),
     )
-    # Converted files or runs to start from; a branch comes from a run.
-    c.pretrained = dict(model="", guidance="", difference="", vit="", resnet="")
+    # Converted files or runs to start from; a branch comes from a run. What is frozen and starts
+    # from none of them stays random, which has to be meant.
+    c.pretrained = dict(model="", guidance="", difference="", vit="", resnet="", allow_random=False)
     c.loss = "mse"
     c.branch_loss = 0.0  # of each branch by itself
     c.optim = dict(

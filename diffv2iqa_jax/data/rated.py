@@ -107,6 +107,11 @@ class Rated:
         )
 
     @property
+    def has_references(self) -> bool:
+        """Whether each image comes with its original."""
+        return "reference" in next(self.source.examples(self.table["id"][:1]))
+
+    @property
     def rated(self) -> bool:
         """Whether its images have opinions."""
         return self.source.facts.get("rated", True)

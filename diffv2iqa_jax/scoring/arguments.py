@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
+from diffv2iqa_jax.models import building
+
 ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 TAKEN = "pass a path, the bytes of a file, a PIL image or an array; several: a list of these"
 
@@ -66,17 +68,11 @@ def check_crops(
     shape = shapes.pop()
     try:
         score(shape)
-    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
-        unfit = str(error)
-    except Exception as error:  # Flax's are of no common class with a public name
-        if type(error).__module__.partition(".")[0] != "flax":
-            raise
-        unfit = str(error)
-    else:
-        return
-    height, width, _ = shape
-    why = unfit.partition(" (https:")[0].splitlines()[0]
-    raise ValueError(f"pp {pp!r}: crops of {height} x {width} do not fit this model ({why})")
+    except building.UNFIT as error:
+        height, width, _ = shape
+        raise ValueError(
+            f"pp {pp!r}: crops of {height} x {width} do not fit this model ({building.why(error)})"
+        ) from error
 
 
 def check_images(images_BHWC: jax.Array) -> None:
