@@ -1,7 +1,8 @@
 """Stage 2: DiffV2IQA at full size, in its two published forms.
 
   python -m diffv2iqa_jax.main --config diffv2iqa:paper --workdir runs/quality \\
-      --config.restorer.run=runs/restore
+      --config.restorer.run=runs/restore --config.pretrained.vit=vit_b8.safetensors \\
+      --config.pretrained.resnet=resnet50.safetensors
 
 `paper` is the published figure, `release` the authors' later code. The other rows are an ablation
 table: each is what it changes of `paper`, or of `release` where its name says so.

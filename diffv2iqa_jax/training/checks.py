@@ -50,7 +50,7 @@ def check(config: dict) -> None:
       ConfigError: one line with the key, its value, the rule and the choices.
     """
     task = config.get("task")
-    if task not in stages.TASKS:
+    if not isinstance(task, str) or task not in stages.TASKS:
         raise ConfigError(f"config.task {task!r}: known are {sorted(stages.TASKS)}")
     only(config, "", (*COMMON, *stages.SETTINGS[task]))
     _check_sections(config)
@@ -154,6 +154,9 @@ def check_prepared(config: dict, on: str | None = None) -> None:
     folder, name = os.path.expanduser(config["data"]["folder"]), config["data"]["name"]
     if name == PRISTINE and on:
         raise ConfigError(f"--on {on}: a run on {name} photos restores; it scores no other set")
+    if not folder.strip():  # a path of no letters is the current folder
+        what = "your photos" if name == PRISTINE else "prepared data sets"
+        raise ConfigError(f"config.data.folder {folder!r}: name the folder of {what}")
     for one in () if name == PRISTINE else (name, *([on] if on else [])):
         with refusing("data"):
             catalog.check(one, folder)
@@ -184,6 +187,9 @@ def check_restorer(settings: dict) -> None:
 def check_model(settings: dict) -> None:
     """The quality model's settings, those of its branches and of what these are made of."""
     call(quality.QualityModel, "model", settings)
+    if not isinstance(settings["branches"], dict) or not settings["branches"]:
+        known = sorted(quality.BRANCHES)
+        raise ConfigError(f"config.model.branches {settings['branches']!r}: name some of {known}")
     for name, branch in settings["branches"].items():
         where = f"model.branches.{name}"
         if name not in quality.BRANCHES:

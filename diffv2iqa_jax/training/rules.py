@@ -89,13 +89,30 @@ def _are_texts(x: Any) -> bool:
     return isinstance(x, list | tuple) and all(isinstance(v, str) for v in x)
 
 
+def _is_noise(x: Any) -> bool:
+    return is_number(x) and 0 < x < 1
+
+
+def _are_noises(x: Any) -> bool:
+    return isinstance(x, list | tuple) and all(map(_is_noise, x))
+
+
+def _is_rate(x: Any) -> bool:
+    pair = isinstance(x, list | tuple) and len(x) == 2
+    return pair and isinstance(x[0], str) and is_number(x[1]) and x[1] > 0
+
+
+def _are_rates(x: Any) -> bool:
+    return isinstance(x, list | tuple) and all(map(_is_rate, x))
+
+
 TEXT = Rule(lambda x: isinstance(x, str), "text")
 FLAG = Rule(lambda x: isinstance(x, bool), "True or False")
 SHARE = Rule(lambda x: is_number(x) and 0 <= x <= 1, "a share, from 0 to 1")
 RATE = real(0, 1)
 COUNT, COUNT_OR_NONE = whole(1), whole(0)
 DTYPE = among("float32", "bfloat16", "float16")
-NOISE = Rule(lambda x: is_number(x) and 0 < x < 1, "a number between 0 and 1")
+NOISE = Rule(_is_noise, "a number between 0 and 1")
 LEVELS = Rule(
     lambda x: wholes(1).holds(x) and len(x) == 2 and x[0] <= x[1] <= 5,
     "the lowest and the highest level, whole numbers from 1 to 5",
@@ -105,6 +122,7 @@ SPLIT = Rule(_is_split, "three parts of 1 (train, validation, test), none below 
 # By the end of a key's path: the longest that fits counts.
 RULES = {
     "seed": whole(0, SEEDS),
+    "loss": TEXT,
     "data.name": TEXT,
     "data.folder": TEXT,
     "data.parts": TEXT,
@@ -121,6 +139,14 @@ RULES = {
     "distort.subsample": FLAG,
     "distort.pairs": COUNT_OR_NONE,
     "distort.test": TEXT,
+    "restorer.kind": TEXT,
+    "restorer.prediction": TEXT,
+    "restorer.levels": TEXT,
+    "restorer.views_dtype": TEXT,
+    "schedule.name": TEXT,
+    "sampling.sampler": TEXT,
+    "sampling.spacing": TEXT,
+    "restorer.noise": Rule(_are_noises, "a list of numbers between 0 and 1"),
     "restorer.run": TEXT,
     "restorer.cached": FLAG,
     "restorer.folder": TEXT,
@@ -135,6 +161,8 @@ RULES = {
     "branch_loss": real(0),
     "optim.name": TEXT,
     "optim.lr": real(0),
+    "optim.schedule": TEXT,
+    "optim.rates": Rule(_are_rates, "a list of pairs (expression, factor above 0)"),
     "optim.period": COUNT_OR_NONE,
     "optim.warmup": COUNT_OR_NONE,
     "optim.steps": whole(0, STEPS),
@@ -167,6 +195,10 @@ RULES = {
     "difference.positions": COUNT,
     "difference.compare": wholes(0, some=False),
     "normalise": among(*pixels.MEAN_STD),
+    "difference.form": TEXT,
+    "difference.mix": TEXT,
+    "norm": TEXT,
+    "net.embedding": TEXT,
     "tabs": COUNT_OR_NONE,
     "positive": FLAG,
     "absolute": FLAG,
