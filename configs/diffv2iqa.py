@@ -1,7 +1,8 @@
 """Stage 2: DiffV2IQA at full size, in its two published forms.
 
   python -m diffv2iqa_jax.main --config diffv2iqa:paper --workdir runs/quality \\
-      --config.restorer.run=runs/restore
+      --config.restorer.run=runs/restore --config.pretrained.vit=vit_b8.safetensors \\
+      --config.pretrained.resnet=resnet50.safetensors
 
 `paper` is the published figure, `release` the authors' later code. The other rows are an ablation
 table: each is what it changes of `paper`, or of `release` where its name says so.
@@ -98,6 +99,12 @@ ROWS = {
 }
 
 
+def tab() -> dict:
+    """Settings of a TAB, anew for each branch: one dictionary in both places stays one there."""
+    # Channels of Z treated at a time: its map of 6912 x 6912 is never held whole.
+    return dict(scramble=True, block=768, dropout=0.1)  # MANIQA's dropout; `block` is not tuned
+
+
 def get_config(row: str = "paper") -> ConfigDict:
     c = restore.get_config()
     c.task = "quality"
@@ -110,8 +117,6 @@ def get_config(row: str = "paper") -> ConfigDict:
         cached=True,  # restore every image once, before training
         folder="",  # of the views; "": in this run's workdir
     )
-    # Channels of Z treated at a time: its map of 6912 x 6912 is never held whole.
-    tab = dict(scramble=True, block=768, dropout=0.1)  # MANIQA's dropout; `block` is not tuned
     c.model = dict(
         w2=1.0,  # weight of the difference branch; a number or "learned"
         share_tabs=False,
@@ -127,7 +132,7 @@ def get_config(row: str = "paper") -> ConfigDict:
                 tabs=2,
                 positive=True,
                 dropout=0.1,
-                tab=tab,
+                tab=tab(),
                 swin=dict(
                     depths=(2, 2),
                     heads=(4, 4),
@@ -152,13 +157,14 @@ def get_config(row: str = "paper") -> ConfigDict:
                 normalise="imagenet",
                 positive=True,
                 dropout=0.1,  # MANIQA's heads
-                tab=tab,
+                tab=tab(),
                 resnet=dict(blocks=(3, 4, 6, 3), width=64, classes=0, norm="frozen"),  # ResNet50
             ),
         ),
     )
-    # Converted files or runs to start from; a branch comes from a run.
-    c.pretrained = dict(model="", guidance="", difference="", vit="", resnet="")
+    # Converted files or runs to start from; a branch comes from a run. What is frozen and starts
+    # from none of them stays random, which has to be meant.
+    c.pretrained = dict(model="", guidance="", difference="", vit="", resnet="", allow_random=False)
     c.loss = "mse"
     c.branch_loss = 0.0  # of each branch by itself
     c.optim = dict(

@@ -65,7 +65,8 @@ def get_config(row: str = "base") -> ConfigDict:
         seed=0,  # of the chain's noise
         dtype="bfloat16",  # of the computation; parameters, norms and the chain are float32
     )
-    c.pretrained = dict(restorer="")  # a converted file or a run to start from
+    # A converted file or a run to start from; whether what is frozen may stay random.
+    c.pretrained = dict(restorer="", allow_random=False)
     c.optim = dict(
         name="adam",
         lr=1e-4,  # from scratch; 1e-5 when started from SR3's weights

@@ -47,7 +47,7 @@ QUALITY = {
         )
     ),
     "model.dtype": "float32",
-    "pretrained": dict(model="", vcrnet="", vcrnet_restoration=""),
+    "pretrained": dict(model="", vcrnet="", vcrnet_restoration="", allow_random=False),
     "loss": "l1",
     "optim.lr": 1.8e-3,  # published, but for a first epoch at 2e-3
     "optim.schedule": "stairs",

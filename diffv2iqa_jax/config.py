@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import SourceFileLoader
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:  # a report reads configurations where ml_collections is not i
     from ml_collections import ConfigDict
 
 # Keys that change no result, so that a run may go on with others: how it is spread and watched.
-FREE = r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard)"
+FREE = r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard|pretrained\.allow_random)"
 PACKAGED = "diffv2iqa_jax.configs"
 
 
@@ -53,12 +54,28 @@ def load(text: str) -> "ConfigDict":
         if str(error).startswith("--config"):
             raise
         raise ConfigError(f"--config {text}: {error}") from error
-    except Exception as error:  # a user's file may raise anything
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise ConfigError(f"--config {text}: {_why(error, path)}") from error
     if not isinstance(config, ConfigDict | dict):
         kind = type(config).__name__
         raise ConfigError(f"--config {text}: get_config returns {kind}, no ConfigDict")
-    return config if isinstance(config, ConfigDict) else ConfigDict(config)
+    return _unshared(ConfigDict(config))
+
+
+def _unshared(config: "ConfigDict") -> "ConfigDict":
+    """The same settings, where each section and list is an object of its own.
+
+    ConfigDict keeps a dictionary that stands in two places as one, so an override of a key in
+    one place would change the other. A FieldReference is shared on purpose, and stays so.
+    """
+    from ml_collections import ConfigDict
+
+    own = ConfigDict()
+    for key, value in config.items(preserve_field_references=True):
+        if isinstance(value, ConfigDict):
+            value = _unshared(value)
+        own[key] = list(value) if isinstance(value, list) else value
+    return own
 
 
 def names() -> list[str]:
@@ -70,11 +87,15 @@ def _locate(name: str) -> str:
     """The file of a configuration, given by its name or its path."""
     if name in names():
         return importlib.util.find_spec(f"{PACKAGED}.{name}").origin
+    if os.path.isfile(name) and not name.endswith(".py"):
+        raise ConfigError(f"--config {name}: is no Python file; name FILE.py or one of {names()}")
     if os.path.isfile(name):
         return name
+    if os.path.isdir(name):
+        raise ConfigError(f"--config {name}: is a folder; name a file in it or one of {names()}")
     stem = os.path.basename(name).removesuffix(".py")
     if name == stem:
-        raise ConfigError(f"--config {name}: no such configuration{_near(name, names())}")
+        raise ConfigError(f"--config {name}: no such configuration{near(name, names())}")
     packaged = f"; the packaged one is --config {stem}" if stem in names() else ""
     raise ConfigError(f"--config {name}: no such file{packaged or f'; packaged are {names()}'}")
 
@@ -89,7 +110,7 @@ def _imported(path: str) -> ModuleType:
     return module
 
 
-def _why(error: Exception, path: str) -> str:
+def _why(error: BaseException, path: str) -> str:
     """What is wrong with a configuration's file, in one line that says where."""
     if isinstance(error, SyntaxError):
         line = f", line {error.lineno}" if error.lineno else ""
@@ -134,7 +155,7 @@ def holder(config: "ConfigDict | dict", key: str) -> tuple[Any, str]:
 def pick(rows: dict[str, Any], name: str) -> Any:
     """The row of a configuration's table. Raises ConfigError: names the nearest."""
     if name not in rows:
-        raise ConfigError(f"row {name!r}: no such row{_near(name, rows)}")
+        raise ConfigError(f"row {name!r}: no such row{near(name, rows)}")
     return rows[name]
 
 
@@ -193,8 +214,17 @@ def refusing(section: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"config.{section}: {error}") from error
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
+        raise ConfigError(f"config.{section}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without its class and in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, KeyError):
+        return f"{error} is not there"
+    return " ".join(str(error).split())
 
 
 def call(fn: Callable, section: str, settings: dict, **given: Any) -> Any:
@@ -210,7 +240,7 @@ def call(fn: Callable, section: str, settings: dict, **given: Any) -> Any:
     if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         for key in settings:
             if key not in known:
-                raise ConfigError(f"config.{section}.{key}: no such key{_near(key, known)}")
+                raise ConfigError(f"config.{section}.{key}: no such key{near(key, known)}")
     empty = inspect.Parameter.empty
     kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
     needed = {
@@ -230,7 +260,7 @@ def only(config: dict, section: str, keys: tuple[str, ...]) -> None:
     for key in config:
         if key not in keys:
             where = f"{section}.{key}".lstrip(".")
-            raise ConfigError(f"config.{where}: no such key{_near(key, keys)}")
+            raise ConfigError(f"config.{where}: no such key{near(key, keys)}")
     missing = sorted(set(keys) - set(config))
     if missing:
         raise ConfigError(f"config.{section or '(top)'}: {missing} must be set")
@@ -243,7 +273,27 @@ def claim(workdir: str, config: dict) -> None:
       ConfigError: the folder is another configuration's, holds other things, or cannot be
         written; nothing has been changed then.
     """
+    check_workdir(workdir, config)
     path = os.path.join(workdir, "config.json")
+    try:
+        if not storage.exists(path) or json.loads(storage.read(path)) != plain(config):
+            storage.make_folder(workdir)
+            write_json(path, plain(config))
+    except Exception as error:
+        if not isinstance(error, OSError) and not storage.is_remote(workdir):
+            raise
+        raise ConfigError(no_access(f"workdir {workdir}", error)) from error
+
+
+def check_workdir(workdir: str, config: dict) -> None:
+    """Refuses a folder that `claim` would refuse; changes nothing.
+
+    Raises:
+      ConfigError: see `claim`.
+    """
+    path = os.path.join(workdir, "config.json")
+    if not workdir.strip():
+        raise ConfigError(f"--workdir {workdir!r}: must name the folder of this run")
     storage.check(workdir)
     try:
         there = storage.exists(path)
@@ -251,8 +301,8 @@ def claim(workdir: str, config: dict) -> None:
         raise ConfigError(no_access(f"workdir {workdir}", error)) from error
     if there:
         try:
-            old = json.loads(storage.read(path))
-        except ValueError as error:
+            old = dict(json.loads(storage.read(path)))
+        except (ValueError, TypeError) as error:
             raise ConfigError(f"{path}: not readable ({error}); use another workdir") from error
         changed = [
             text
@@ -265,19 +315,22 @@ def claim(workdir: str, config: dict) -> None:
                 f"workdir {workdir}: holds a run of another configuration, which differs in "
                 f"{', '.join(changed[:5])}{more}; use another workdir or that configuration"
             )
-        if old != plain(config):
-            write_json(path, plain(config))
         return
     folder = storage.path(workdir)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"workdir {workdir}: is there and is no run of ours; name a new folder")
-    try:
-        storage.make_folder(workdir)
-        write_json(path, plain(config))
-    except Exception as error:
-        if not isinstance(error, OSError) and not storage.is_remote(workdir):
-            raise
-        raise ConfigError(no_access(f"workdir {workdir}", error)) from error
+    if not storage.is_remote(workdir):
+        _check_access(workdir)
+
+
+def _check_access(workdir: str) -> None:
+    """Refuses a folder that cannot be made: a file is in the way, or its owner does not let us."""
+    place = Path(workdir).absolute()
+    above = next(p for p in (place, *place.parents) if os.path.lexists(p))
+    if not above.is_dir():
+        raise ConfigError(f"workdir {workdir}: {above} is no folder; name another")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(no_access(f"workdir {workdir}", PermissionError(0, "Permission denied")))
 
 
 def no_access(what: str, error: Exception) -> str:
@@ -299,10 +352,11 @@ def _has(node: Any, name: str | None = None) -> bool:
 def _lost(key: str, name: str, node: Any) -> NoReturn:
     if not _has(node):
         raise ConfigError(f"config.{key}: no such key; {node!r} is a value, not a section")
-    raise ConfigError(f"config.{key}: no such key{_near(name, node)}")
+    raise ConfigError(f"config.{key}: no such key{near(name, node)}")
 
 
-def _near(key: str, known: Iterable) -> str:
+def near(key: str, known: Iterable) -> str:
+    """Ends a refusal: the nearest of the known names, or all of them."""
     known = sorted(map(str, known))
     close = difflib.get_close_matches(key, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known are {known}"

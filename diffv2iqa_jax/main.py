@@ -102,7 +102,9 @@ flags.FLAGS["config"].parser = ConfigParser()
 def parse(argv: list[str]) -> list[str]:
     """Reads the flags; what is wrong with them is one line and exit code 2."""
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(["--help" if word == "-h" else word for word in argv])
+    except SystemExit as left:  # after --help, where absl leaves with 1
+        sys.exit(0 if left.code == 1 else left.code)
     except (flags.Error, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         # absl wraps what a parser raises into an error that names the flag once more.
         refusal = error.__context__ if isinstance(error.__context__, errors.ConfigError) else error
@@ -143,113 +145,77 @@ def _join(joining: dict) -> None:
     processes.start(*(joining[name] for name in JOINING[1:]), automatic=joining["distributed"])
 
 
-def stages(config: dict, workdir: str) -> list[tuple[dict, str]]:
-    """The runs of a configuration in order, each with its folder.
-
-    A configuration with `stages` is several runs; a later one may name an earlier one as its
-    `restorer.run`.
-    """
-    if "stages" not in config:
-        return [(config, workdir)]
-    folders = {name: os.path.join(workdir, name) for name in config["stages"]}
-
-    def builds_on_another(item: tuple[str, dict]) -> bool:
-        return item[1]["restorer"].get("run") in folders
-
-    runs = []
-    # A configuration does not keep the order of its keys: what is named comes first.
-    for name, stage in sorted(config["stages"].items(), key=builds_on_another):
-        restorer = stage["restorer"]
-        if builds_on_another((name, stage)):
-            stage = {**stage, "restorer": {**restorer, "run": folders[restorer["run"]]}}
-        runs.append((stage, folders[name]))
-    return runs
-
-
 def check(config: dict) -> None:
-    """Refuses a configuration of which a stage cannot work, without importing TensorFlow.
+    """Refuses flags and values that cannot work, without importing TensorFlow.
 
     Raises:
       ConfigError: one line with the key, its value, the rule and the choices.
     """
-    several = config.get("stages", {"": config})
-    if not isinstance(several, dict) or not all(isinstance(c, dict) for c in several.values()):
-        raise errors.ConfigError("config.stages: must be a section of configurations by name")
-    from diffv2iqa_jax.training import checks
+    from diffv2iqa_jax.training import chain, profiling
 
-    for stage in several.values():
-        checks.check(stage)
-
-
-def check_profile() -> None:
-    """Refuses steps to trace that are none. Raises ConfigError."""
-    from diffv2iqa_jax.training import profiling
-
+    chain.check(config, _ON.value)
     profiling.check(_PROFILE.value)
 
 
 def dry_run(config: dict, workdir: str) -> None:
-    """Prints what each stage would be."""
+    """Prints what each stage would be, and refuses what a run would be refused for."""
     import jax
 
-    from diffv2iqa_jax.training import checks, setup, topology
+    from diffv2iqa_jax.training import chain, opening, topology
     from diffv2iqa_jax.training.dry_run import describe
 
     chips = topology.chips(_TOPOLOGY.value) if _TOPOLOGY.value else []
-    count = len(chips) or jax.device_count()
-    for stage, folder in stages(config, workdir):
-        setup.check_devices(stage, count)
-        print(folder)
-        is_there = checks.data_found(stage["data"])
-        resolved = _with_restorer(stage, config)
-        for line in describe(resolved, count, is_there):
+    how = {"mode": _MODE.value, "on": _ON.value, "build": False, "chips": len(chips)}
+    for opened in chain.open_all(config, workdir, kept=opening.Kept(), **how):
+        print(opened.out)
+        for line in describe(opened, len(chips) or jax.device_count()):
             print(f"  {line}")
-        for line in topology.report(resolved, chips) if chips else []:
+        for line in topology.report(opened.resolved, chips) if chips else []:
             print(f"  {line}")
-
-
-def _with_restorer(stage: dict, config: dict) -> dict:
-    """The stage with its restorer's settings, from its checkpoint or from this configuration."""
-    run = stage["restorer"].get("run")
-    if run is None:
-        return stage
-    if storage.exists(os.path.join(run, "checkpoints")) or "stages" not in config:
-        from diffv2iqa_jax.training import initialize
-
-        return initialize.resolve(stage)[0]
-    settings = config["stages"][os.path.basename(run)]["restorer"]
-    return {**stage, "restorer": settings}
 
 
 def train(config: dict, workdir: str) -> int:
     """Runs the stages and reports on them; returns the exit code."""
-    import jax
-
     from diffv2iqa_jax.reporting import write
-    from diffv2iqa_jax.training import checks, processes, setup
+    from diffv2iqa_jax.training import chain, opening, processes
     from diffv2iqa_jax.training.run import run as run_stage
     from diffv2iqa_jax.training.stopping import Preempted
 
-    stop = stopper()
+    stop, kept = stopper(), opening.Kept()
     several = "stages" in config
-    if several:
-        for stage, _ in stages(config, workdir):  # a folder of a run that cannot be is in the way
-            setup.check_devices(stage, jax.device_count())
-            checks.check_prepared(stage)
+    if several:  # a folder of a run that cannot be is in the way
+        chain.open_all(config, workdir, mode=_MODE.value, on=_ON.value, kept=kept)
+        processes.barrier("opened stages")
         processes.first(lambda: configs.claim(workdir, config))
     try:
-        for stage, folder in stages(config, workdir):
+        for stage, folder in chain.stages(config, workdir):
             if _ON.value is None or stage["task"] == "quality":
                 how = {"mode": _MODE.value, "on": _ON.value, "profile": _PROFILE.value}
-                run_stage(stage, folder, stop=stop, **how)
+                results = run_stage(stage, folder, stop=stop, kept=kept, **how)
+                say_results(results, opening.folder_of(folder, _ON.value))
     except Preempted as error:
         print(f"stopped: {error}; run the same command to go on", file=sys.stderr, flush=True)
         processes.end()
         return errors.EXIT_PREEMPTED
     if several and _MODE.value != "views" and processes.index() == 0:
-        LOG.info("report: %s", write.write(workdir))
+        print(f"report: {write.write(workdir)}", flush=True)
     processes.end()
     return 0
+
+
+def say_results(results: dict, folder: str) -> None:
+    """Prints what a stage came to, and where its report lies; the first process does."""
+    from diffv2iqa_jax.evaluation import predictions
+    from diffv2iqa_jax.training import processes
+
+    if not results or processes.index():
+        return
+    found = predictions.headline(results)
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    print(f"{folder}: {numbers or 'no test part'}, {results['images']} images", flush=True)
+    page = os.path.join(folder, "report.html")
+    if storage.exists(page):
+        print(f"report: {page}", flush=True)
 
 
 def stopper() -> "Stop":
@@ -320,7 +286,6 @@ def run(argv: list[str]) -> int:
     config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
     storage.check(workdir)
     check(config)
-    check_profile()
     start_jax()
     if _DRY_RUN.value:
         dry_run(config, workdir)

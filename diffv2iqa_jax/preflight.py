@@ -106,7 +106,7 @@ def _configuration(o: argparse.Namespace) -> str:
 def _data(o: argparse.Namespace) -> str:
     """Opens each data set, reads a first batch; all processes must find the same."""
     from diffv2iqa_jax.training import checks, processes
-    from diffv2iqa_jax.training.run import open_data
+    from diffv2iqa_jax.training.opening import open_data
 
     facts = {}
     for stage in _stages(o.settings):

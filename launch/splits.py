@@ -2,12 +2,15 @@
 
   python launch/splits.py --config diffv2iqa:paper --workdir runs/paper --sets livec spaq
   python launch/splits.py --config diffv2iqa:paper --workdir runs/paper \\
-      --preset classic-synthetic --jobs 2 -- --config.restorer.run=runs/restore
+      --preset classic-synthetic --jobs 2 -- --config.restorer.run=runs/restore \\
+      --config.pretrained.vit=vit.safetensors --config.pretrained.resnet=resnet.safetensors
 
 The first prints ten commands for each set. With --preset, each set that learns gets one run on
 all its images, and an evaluation on all of each set it is compared on. What stands after -- goes
 to every command. A run that is complete says so and costs seconds: after a crash, the same
-command again. `python -m diffv2iqa_jax.report --tables WORKDIR` makes the tables.
+command again. Where a command is refused (exit code 2), the others of its data set are not started.
+Exit codes: 0 all is done, 1 a command failed, 2 one was refused.
+`python -m diffv2iqa_jax.report --tables WORKDIR` makes the tables.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a checkout need not be installed
 
@@ -39,7 +43,14 @@ PRESETS = {  # learned on -> tested on
     },
     "kadid-only": {"kadid10k": ("live", "csiq", "tid2013", "koniq10k", "livec")},
 }
-Chain = list[list[str]]  # commands that follow one another
+REFUSED = 2  # exit code of a configuration or a data set that cannot work
+
+
+class Chain(NamedTuple):
+    """Commands that follow one another, on one data set."""
+
+    name: str
+    commands: list[list[str]]
 
 
 def stages(config: str) -> list[str]:
@@ -64,31 +75,41 @@ def chains(o: argparse.Namespace, prefixes: list[str]) -> list[Chain]:
     for name in o.sets:
         for split in range(o.splits):
             data = {"name": name, "parts": o.parts, "split": split, "fractions": o.fractions}
-            every.append([command(f"{_plain(name)}/split-{split}", **data)])
+            every.append(Chain(name, [command(f"{_plain(name)}/split-{split}", **data)]))
     for name, others in PRESETS[o.preset].items() if o.preset else ():
         train = command(f"{_plain(name)}/all", name=name, parts="all")
         tests = [[*train, "--mode", "evaluate", "--on", other] for other in others]
-        every.append([train, *tests])
+        every.append(Chain(name, [train, *tests]))
     return every
 
 
-def run(all_chains: list[Chain], jobs: int, logs: Path) -> int:
-    """Runs `jobs` chains at a time; a chain ends where a command fails. Returns how many did."""
-    logs.mkdir(parents=True, exist_ok=True)
+def run(all_chains: list[Chain], jobs: int, logs: Path) -> list[int]:
+    """Runs `jobs` chains at a time; returns the exit code of each.
 
-    def one(numbered: tuple[int, Chain]) -> bool:
+    A chain ends where a command fails. Where one is refused, the chains of its data set that have
+    not begun are left out: they would be refused too. The others go on.
+    """
+    logs.mkdir(parents=True, exist_ok=True)
+    refused: dict[str, str] = {}  # data set -> the log that says why
+
+    def one(numbered: tuple[int, Chain]) -> int:
         number, chain = numbered
+        if why := refused.get(chain.name):
+            print(f"{chain.name}: not started, as one was refused, see {why}", flush=True)
+            return REFUSED
         with open(logs / f"{number:04d}.log", "a") as log:
-            for command in chain:
+            for command in chain.commands:
                 log.write(f"$ {shlex.join(command)}\n")
                 log.flush()
                 if code := subprocess.run(command, stdout=log, stderr=log).returncode:
                     print(f"exit code {code}, see {log.name}: {shlex.join(command)}", flush=True)
-                    return False
-        return True
+                    if code == REFUSED:
+                        refused.setdefault(chain.name, log.name)
+                    return code
+        return 0
 
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        return sum(not ok for ok in pool.map(one, enumerate(all_chains)))
+        return list(pool.map(one, enumerate(all_chains)))
 
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -121,16 +142,16 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, list[str]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit code: 0, or 1 where a command failed."""
+    """Returns the exit code: 0, 2 where a command was refused, or 1 where one failed."""
     o, prefixes = parse(argv)
     every = chains(o, prefixes)
     if o.jobs is None:
-        for command in (command for chain in every for command in chain):
+        for command in (command for chain in every for command in chain.commands):
             print(shlex.join(["python", *command[1:]]))
         return 0
-    failed = run(every, o.jobs, Path(o.workdir, "logs"))
-    print(f"{len(every) - failed} of {len(every)} chains complete")
-    return 1 if failed else 0
+    codes = run(every, o.jobs, Path(o.workdir, "logs"))
+    print(f"{codes.count(0)} of {len(codes)} chains complete")
+    return REFUSED if REFUSED in codes else int(any(codes))
 
 
 def _plain(name: str) -> str:

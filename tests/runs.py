@@ -3,6 +3,7 @@
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.configs import diffv2iqa, maniqa, restore
 from diffv2iqa_jax.training import run as training
+from diffv2iqa_jax.training.opening import Kept
 from tests import tiny
 
 SIZE = tiny.SIZE
@@ -14,7 +15,7 @@ SELDOM = {"log": 1, "evaluate": 4, "save": 4}  # where a run's way is not the su
 
 def run(config: dict, workdir, *, report: bool = False, **how) -> dict:
     """A run of one stage that compiles no step twice; the report is drawn only where it matters."""
-    return training.run(config, str(workdir), programs=PROGRAMS, report=report, **how)
+    return training.run(config, str(workdir), kept=Kept(PROGRAMS), report=report, **how)
 
 
 def small(c, folder, changes: dict) -> dict:
@@ -31,6 +32,7 @@ def small(c, folder, changes: dict) -> dict:
         "every": dict(log=1, evaluate=2, save=2),
         "evaluate": dict(val_images=96, examples=1, baselines=False),
         "tensorboard": False,
+        "pretrained.allow_random": True,  # backbones that are random and frozen: no file is at hand
     }
     return configs.plain(configs.override(c, {**shrunk, **changes}))
 

@@ -1,12 +1,14 @@
 """Configurations: where they lie, rows, differences, refusals that name the key and the nearest."""
 
+import importlib
+import itertools
 import json
 import os
 import subprocess
 import sys
 
 import pytest
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax.errors import ConfigError
@@ -118,6 +120,69 @@ def test_the_path_of_a_packaged_file_gives_what_its_name_gives():
 def test_a_dict_is_as_good_as_a_config_dict(tmp_path):
     (tmp_path / "mine.py").write_text("def get_config():\n    return {'a': {'b': (1, 2)}}\n")
     assert configs.load(str(tmp_path / "mine.py")).a.b == (1, 2)
+
+
+def parts(node, path: str = "config"):
+    """Every section and list below a node, and every reference to a field, with its path."""
+    if isinstance(node, ConfigDict | dict | list | FieldReference):
+        yield path, node
+    if isinstance(node, ConfigDict):
+        pairs = node.items(preserve_field_references=True)
+    else:
+        pairs = node.items() if isinstance(node, dict) else ()
+    pairs = [*enumerate(node)] if isinstance(node, list | tuple) else pairs
+    for key, value in pairs:
+        yield from parts(value, f"{path}.{key}")
+
+
+def shared(*nodes) -> list[tuple[str, str]]:
+    """Paths of what stands in two places."""
+    first, twice = {}, []
+    for path, node in itertools.chain(*map(parts, nodes)):
+        before = first.setdefault(id(node), path)
+        twice += [(before, path)] if before != path else []
+    return twice
+
+
+def rows(name: str) -> list[str]:
+    """What a packaged configuration may be called: itself, and with each of its rows."""
+    module = importlib.import_module(f"{configs.PACKAGED}.{name}")
+    named = [*getattr(module, "ROWS", ()), *(["branches"] if hasattr(module, "branches") else [])]
+    return [name, *(f"{name}:{row}" for row in named)]
+
+
+@pytest.mark.parametrize("name", configs.names())
+def test_no_section_stands_in_two_places(name):
+    """Else an override of one key changes another, or one configuration the next."""
+    module = importlib.import_module(f"{configs.PACKAGED}.{name}")
+    for text in rows(name):
+        row = text.partition(":")[2]
+        made = [module.get_config(row) if row else module.get_config() for _ in range(2)]
+        assert shared(made[0]) == [] and shared(*made) == []
+        assert shared(configs.load(text), configs.load(text)) == []
+
+
+SHARING = """
+from ml_collections import ConfigDict
+
+def get_config():
+    tab, kept = dict(dropout=0.1, sizes=[1, 2]), [3]
+    c = ConfigDict(dict(one=dict(tab=tab), two=dict(tab=tab, deep=(1, 2)), kept=kept, again=kept))
+    c.three = c.one
+    c.lr = 0.1
+    c.other_lr = c.get_ref("lr")
+    return c
+"""
+
+
+def test_a_file_of_the_user_shares_no_section_but_what_it_refers_to_on_purpose(tmp_path):
+    (tmp_path / "mine.py").write_text(SHARING)
+    c = configs.load(str(tmp_path / "mine.py"))
+    assert shared(c) == [("config.lr", "config.other_lr")]
+    c.one.tab.dropout, c.kept[0] = 0.5, 9
+    assert c.two.tab.dropout == c.three.tab.dropout == 0.1 and c.again == [3]
+    c.lr = 0.2
+    assert c.other_lr == 0.2 and c.two.deep == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,40 @@ def test_chains_run_in_order_and_stop_where_a_command_fails(tmp_path, capsys):
         return [sys.executable, "-c", code]
 
     fail = [sys.executable, "-c", "raise SystemExit(3)"]
-    chains = [[note("a1"), note("a2")], [note("b1"), fail, note("b3")]]
-    assert launch.run(chains, 2, tmp_path / "logs") == 1
+    chains = [
+        launch.Chain("a", [note("a1"), note("a2")]),
+        launch.Chain("b", [note("b1"), fail, note("b3")]),
+    ]
+    assert launch.run(chains, 2, tmp_path / "logs") == [0, 3]
     lines = (tmp_path / "out").read_text().split()
     assert sorted(lines) == ["a1", "a2", "b1"] and lines.index("a1") < lines.index("a2")
     out = capsys.readouterr().out
     assert "exit code 3" in out and "0001.log" in out
+
+
+def test_a_set_that_is_refused_is_not_tried_again_and_the_others_go_on(tmp_path, capsys):
+    said = "import sys; print('error: no'); sys.exit({})"
+    refuse, done = ([sys.executable, "-c", said.format(code)] for code in (2, 0))
+    chains = [launch.Chain("bad", [refuse, done]), launch.Chain("good", [done])]
+    chains += [launch.Chain("bad", [done]), launch.Chain("good", [done, done])]
+    assert launch.run(chains, 1, tmp_path / "logs") == [2, 0, 2, 0]
+    out = capsys.readouterr().out
+    assert "exit code 2" in out and "bad: not started, as one was refused, see " in out
+    assert not (tmp_path / "logs" / "0002.log").exists()
+
+
+def test_a_set_that_is_not_prepared_is_refused_once_and_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    argv = ["--config", "maniqa", "--workdir", str(tmp_path / "w"), "--sets", "livec"]
+    argv += ["--splits", "3", "--jobs", "1", "--", f"--config.data.folder={tmp_path}"]
+    assert launch.main(argv) == 2
+    out = capsys.readouterr().out
+    assert out.count("exit code 2") == 1 and out.count("livec: not started") == 2
+    assert "0 of 3 chains complete" in out and [*(tmp_path / "w").iterdir()] == [
+        tmp_path / "w/logs"
+    ]
+    (log,) = (tmp_path / "w" / "logs").iterdir()
+    assert "prepare it with python -m diffv2iqa_jax.data.prepare livec" in log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from diffv2iqa_jax import errors, main
+from diffv2iqa_jax.training import chain
 from tests import runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -38,7 +39,7 @@ def config(tmp_path, data) -> str:
 def test_a_stage_that_is_named_runs_first_and_is_found_in_the_workdir():
     stage1, stage2 = {"restorer": {"kind": "diffusion"}}, {"restorer": {"run": "restore"}}
     both = {"stages": {"quality": stage2, "restore": stage1}}
-    (first, folder), (second, _) = main.stages(both, "w")
+    (first, folder), (second, _) = chain.stages(both, "w")
     assert folder == os.path.join("w", "restore") and "run" not in first["restorer"]
     assert second["restorer"]["run"] == os.path.join("w", "restore")
 
@@ -77,7 +78,7 @@ RUN = ("--workdir", "run")
         ([*RUN, IN_STAGE_1 + "optim.xyzzy=1"], "restore.optim.xyzzy: no such key; known are ["),
         ([*RUN, IN_STAGE_1 + "data.name.x=1"], "name.x: no such key; 'builtin/small' is a value"),
         ([*RUN, IN_STAGE_1 + "optim.lr=fast"], "could not convert string to float: 'fast'"),
-        ([*RUN, IN_STAGE_1 + "task=paint"], "config.task 'paint'"),
+        ([*RUN, IN_STAGE_1 + "task=paint"], "config.stages.restore.task 'paint'"),
         ([*RUN, IN_STAGE_1 + "optim.lr=nan"], "optim.lr nan: must be a finite number"),
         ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
         ([*RUN, "--profile", "5:3"], "--profile 5:3: must be FIRST:LAST, steps from 1"),
@@ -105,7 +106,11 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, settings, arguments, me
     [
         ("optm.lr=1", "did you mean 'optim'?", {"numpy", "jax", "flax", "tensorflow"}),
         ("data.nme=x", "did you mean 'name'?", {"numpy", "jax", "flax", "tensorflow"}),
-        ("data.name=livecc", "config.data: data set 'livecc': known are", {"tensorflow"}),
+        (
+            "data.name=livecc",
+            "data set 'livecc': no such set; did you mean 'livec'?",
+            {"tensorflow"},
+        ),
     ],
 )
 def test_what_refuses_imports_nothing_that_trains(settings, override, message, absent):

@@ -31,6 +31,7 @@ import diffv2iqa_jax
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import main, preflight
 from diffv2iqa_jax.scoring import program, scorer
+from diffv2iqa_jax.training import chain
 from tests import pictures
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -138,7 +139,7 @@ def parse_by_main(argv: list[str], monkeypatch) -> dict:
     assert values.workdir, "--workdir is missing"
     assert not values.on or values.mode == "evaluate"
     config = configs.plain(values.config)
-    main.check(config)
+    chain.check(config)
     return config
 
 
@@ -194,7 +195,7 @@ def parse_launcher(name: str, argv: list[str], monkeypatch) -> None:
         parse_by_main(launcher.parse(argv).more, monkeypatch)
         return
     o, prefixes = launcher.parse(argv)
-    chain = launcher.chains(o, prefixes)[0]
+    chain = launcher.chains(o, prefixes)[0].commands
     parse_by_main(chain[0][3:], monkeypatch)
 
 
@@ -362,7 +363,7 @@ def test_blocks_of_python_run_one_after_the_other(page, small_pictures, monkeypa
         (small_pictures / "block.py").write_text(code)
         names = runpy.run_path("block.py", init_globals=names)
         if "get_config" in names:
-            main.check(configs.plain(names["get_config"]()))
+            chain.check(configs.plain(names["get_config"]()))
         elif "print(" in code:
             assert capsys.readouterr().out.strip()
 

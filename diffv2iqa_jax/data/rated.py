@@ -6,9 +6,10 @@ import jax
 import numpy as np
 
 from diffv2iqa_jax import storage
+from diffv2iqa_jax.config import one_line
 from diffv2iqa_jax.data import evaluation, pipeline, reading, splits
 from diffv2iqa_jax.data.interface import Batches
-from diffv2iqa_jax.data.sets import registry
+from diffv2iqa_jax.data.sets import catalog, registry
 from diffv2iqa_jax.data.stored_views import StoredViews
 from diffv2iqa_jax.errors import ConfigError
 
@@ -41,7 +42,14 @@ class Rated:
             registry.prepare(name, folder)
         self._settings = settings
         self.name = name
-        self.source = reading.load(name, folder)
+        try:
+            self.source = reading.load(name, folder)
+        except Exception as error:  # TFDS, protobuf and TensorFlow raise classes of their own
+            raise ConfigError(
+                f"config.data: data set {name!r} in {folder}: cannot be read "
+                f"({one_line(error)[:200]}); delete {catalog.place(name, folder)} and prepare it "
+                "again"
+            ) from error
         self.table = self.source.table
         self.views: StoredViews | None = None
         self._on = on is not None
@@ -105,6 +113,11 @@ class Rated:
             views=self.views,
             process=(0, 1) if alone else self._process,
         )
+
+    @property
+    def has_references(self) -> bool:
+        """Whether each image comes with its original."""
+        return "reference" in next(self.source.examples(self.table["id"][:1]))
 
     @property
     def rated(self) -> bool:

@@ -119,6 +119,16 @@ def curve(task: str, results: dict) -> dict[str, float | None]:
     return {f"val/{k}": results[k] for k in ("psnr_image", "psnr_restored", "ssim_restored")}
 
 
+def headline(results: dict) -> dict[str, float]:
+    """The numbers of results.json that a run ends with, by what a page calls them."""
+    if results["task"] == "quality":
+        scores = results["scores"].get("score", {})
+        known = {"SRCC": "srcc", "PLCC, fitted": "plcc_fit", "RMSE, fitted": "rmse_fit"}
+        return {k: scores[v] for k, v in known.items() if scores.get(v) is not None}
+    known = {"PSNR of the images": "psnr_image", "restored": "psnr_restored"}
+    return {k: results[v] for k, v in known.items() if results.get(v) is not None}
+
+
 def write_table(path: str, table: Table, facts: Table) -> None:
     """Writes predictions.csv: the facts about each image, then its predictions.
 

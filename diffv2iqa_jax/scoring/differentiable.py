@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffv2iqa_jax.pp import ops_numpy, spec
+from diffv2iqa_jax.scoring import arguments
 from diffv2iqa_jax.scoring.predictor import Predictor
 from diffv2iqa_jax.types import Views, Weights
 
@@ -31,12 +32,10 @@ def loss(
       images_BHWC: floating, RGB in [0, 1].
 
     Raises:
-      ValueError: the images have another type or shape.
+      ValueError: the images have another type, shape or range; see `arguments.check_images`.
     """
-    x = jnp.asarray(images_BHWC)
-    if x.ndim != 4 or x.shape[-1] != 3 or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"images {x.dtype} {x.shape}: must be floating (B, H, W, 3) in [0, 1]")
-    x, pp = _resized(2 * x.astype(jnp.float32) - 1, pp)
+    arguments.check_images(images_BHWC)
+    x, pp = _resized(2 * jnp.asarray(images_BHWC, jnp.float32) - 1, pp)
     # The pipeline crops a picture of places: each pixel holds its own row and column.
     places_HWC = np.stack(np.indices(x.shape[1:3]), axis=-1)
     crops = [crop.image_HWC for crop in chosen(ops_numpy.parse(pp)(places_HWC, 0))]

@@ -136,6 +136,8 @@ def load(name: str, *, restorer: str | None = None) -> Predictor:
 
 def _path(name: str) -> pathlib.Path:
     """The local path, or the bucket's, which has the same methods."""
+    if not name.strip():  # a path of no letters is the current folder
+        raise WeightsError(f"{name!r}: names no weights; name a run's folder, a file or 'starter'")
     try:
         return storage.path(storage.expanded(name))
     except ConfigError as error:

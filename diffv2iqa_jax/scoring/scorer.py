@@ -17,14 +17,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
 from diffv2iqa_jax import pixels, storage
 from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import decode, ops_numpy, spec, tiles
 from diffv2iqa_jax.pp.ahead import in_order
 from diffv2iqa_jax.pp.decode import Reading
-from diffv2iqa_jax.scoring import differentiable
+from diffv2iqa_jax.scoring import arguments, differentiable
 from diffv2iqa_jax.scoring import predictor as predictors
 from diffv2iqa_jax.scoring.predictor import Predictor
 from diffv2iqa_jax.scoring.result import SCORING_FLAGS, Score
@@ -32,7 +31,6 @@ from diffv2iqa_jax.types import Weights
 
 REMEMBERED = 1000  # scores kept for pictures that come again
 SHAPES = 8  # compiled restorations kept, each for one shape of picture
-ONE_PICTURE = (str, os.PathLike, bytes, bytearray, memoryview, Image.Image)
 
 
 @dataclasses.dataclass
@@ -89,9 +87,12 @@ class Scorer:
         workers: int = 2,
     ):
         for name, value in (("crops", crops), ("batch", batch)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} {value}: must be at least 1")
-        pp = predictor.pp if pp is None else pp
+            if value is not None:
+                arguments.check_count(name, value)
+        arguments.check_count("workers", workers, least=0)
+        own, pp = pp is None, predictor.pp if pp is None else pp
+        if not isinstance(pp, str):
+            raise TypeError(f"pp {pp!r}: must be text, op(settings)|op(settings)")
         protocol = {**predictor.info.protocol, "pp": pp, "crops": crops, "icc": reading.icc}
         if reading.orientation != "apply":
             protocol["orientation"] = reading.orientation
@@ -104,8 +105,18 @@ class Scorer:
         self._predictor, self._weights = predictor, jax.device_put(predictor.weights)
         self._program = jax.jit(partial(_predict, predictor))
         self._restore = jax.jit(partial(_restore, predictor))
+        if not own:
+            crops_of = ops_numpy.parse(pp)
+            arguments.check_crops(pp, lambda x: crops_of(x, 0)[0].image_HWC, self._traced)
         self._restored_shapes: set[tuple] = set()
         self._remembered: collections.OrderedDict[tuple, Score] = collections.OrderedDict()
+
+    def _traced(self, shape_HWC: tuple[int, int, int]) -> Any:
+        """What the program returns for one crop of this shape; nothing is computed."""
+        crop = jax.ShapeDtypeStruct((1, *shape_HWC), np.uint8)
+        content = jax.ShapeDtypeStruct((1,), np.uint32)
+        batch = {"image": crop, "content": content}
+        return jax.eval_shape(partial(_predict, self._predictor), self._weights, batch)
 
     def forget(self) -> None:
         """Lets go of the scores kept for pictures that come again."""
@@ -127,12 +138,11 @@ class Scorer:
 
         Raises:
           ImageError: the one picture cannot be scored. Of several, its Score says so instead.
-          TypeError, ValueError: an array has another type, shape or range.
+          TypeError, ValueError: it is no picture, or an array has another type, shape or range.
         """
-        if seeds < 1:
-            raise ValueError(f"seeds {seeds}: must be at least 1")
+        arguments.check_count("seeds", seeds)
         run = partial(self._run, seeds=seeds, details=details)
-        if _is_one(source):
+        if arguments.is_one(source):
             (score,) = run([source], workers=0)
             if score.error:
                 raise ImageError(score.error, score.reason)
@@ -149,6 +159,10 @@ class Scorer:
 
         Args:
           images_BHWC: floating, RGB in [0, 1].
+
+        Raises:
+          ValueError: the images have another type, shape or range. Under `jax.jit` and `jax.vmap`
+            there are no values to look at: there the range is the caller's to keep.
         """
         return differentiable.loss(
             self._predictor, self._weights, self._pp, self._chosen, images_BHWC
@@ -176,6 +190,7 @@ class Scorer:
             yield self._finished(queue.popleft(), seeds, details)
 
     def _read(self, source: Any, *, seeds: int, details: bool) -> _Job:
+        arguments.check_picture(source)
         path = os.fspath(source) if isinstance(source, str | os.PathLike) else None
         try:
             image, flags = decode.read(source, self._reading)
@@ -333,14 +348,6 @@ def load(
 def reseeded(content: int, seed: int) -> int:
     """What stands for a picture's content in its noise; seed 0 gives the evaluation's noise."""
     return zlib.crc32(struct.pack("<II", content, seed)) if seed else content
-
-
-def _is_one(source: Any) -> bool:
-    if isinstance(source, ONE_PICTURE):
-        return True
-    if hasattr(source, "ndim"):
-        return source.ndim != 4
-    return not isinstance(source, Iterable)
 
 
 def _predict(predictor: Predictor, weights: Weights, batch: dict) -> dict[str, jax.Array]:

@@ -11,7 +11,8 @@ from diffv2iqa_jax.data.shelf import Shelf
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.models import layers, quality, remat, resnet, swin, unet, vcr, vit
 from diffv2iqa_jax.pp import ops_numpy, spec
-from diffv2iqa_jax.tasks import restorers, stages
+from diffv2iqa_jax.tasks import losses, restorers, stages
+from diffv2iqa_jax.training import rules
 from diffv2iqa_jax.training.setup import distorting, optimiser
 from diffv2iqa_jax.types import Task
 
@@ -29,9 +30,6 @@ COMMON += ("evaluate", "keep", "tensorboard")
 DISTORT_KEYS = ("types", "clean", "chains", "levels", "group", "subsample")
 RUN_KEYS = ("run", "changes", "cached", "folder")
 PIPELINES = ("pp_train", "pp_test")
-# Whole numbers that must be at least 1: without these a run fails late, or never ends.
-COUNTS = ("data.size", "data.batch", "optim.accumulate")
-COUNTS += tuple(f"every.{key}" for key in SECTIONS["every"])
 
 NETS = {"diffusion": unet.UNet, "autoencoder": vcr.Restoration}
 # What a branch is made of: its module, and what that needs beside the configuration's settings.
@@ -51,7 +49,7 @@ def check(config: dict) -> None:
       ConfigError: one line with the key, its value, the rule and the choices.
     """
     task = config.get("task")
-    if task not in stages.TASKS:
+    if not isinstance(task, str) or task not in stages.TASKS:
         raise ConfigError(f"config.task {task!r}: known are {sorted(stages.TASKS)}")
     only(config, "", (*COMMON, *stages.SETTINGS[task]))
     _check_sections(config)
@@ -62,13 +60,16 @@ def check(config: dict) -> None:
         )
     _check_expressions(config["optim"])
     check_data(config["data"])
-    known = stages.PRETRAINED[task]
-    only({**dict.fromkeys(known), **config["pretrained"]}, "pretrained", tuple(known))
+    known = (*stages.PRETRAINED[task], "allow_random")
+    only({**dict.fromkeys(known), **config["pretrained"]}, "pretrained", known)
     if "run" in config["restorer"]:
         only(config["restorer"], "restorer", RUN_KEYS)
     else:
         check_restorer(config["restorer"])
     if task == "quality":
+        if config["loss"] not in losses.LOSSES:
+            known = sorted(losses.LOSSES)
+            raise ConfigError(f"config.loss {config['loss']!r}: known are {known}")
         check_views(config)
         check_model(config["model"])
         frozen = config["optim"]["frozen"]
@@ -80,7 +81,7 @@ def check(config: dict) -> None:
 
 
 def _check_sections(config: dict) -> None:
-    """Every section has its keys, and what counts something is at least 1."""
+    """Every section has its keys, and each key a value that it can have."""
     for section in (*SECTIONS, "restorer", "pretrained"):
         if not isinstance(config[section], dict):
             raise ConfigError(f"config.{section} {config[section]!r}: must be a section")
@@ -90,11 +91,7 @@ def _check_sections(config: dict) -> None:
         only(config[section], section, (*keys, *more))
     if distorts and config["restorer"].get("cached"):
         raise ConfigError("config.restorer.cached True: photos are distorted anew at each step")
-    for path in COUNTS:
-        section, key = path.split(".")
-        value = config[section][key]
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(f"config.{path} {value!r}: must be a whole number, at least 1")
+    rules.check(config)
 
 
 def _check_expressions(settings: dict) -> None:
@@ -160,6 +157,9 @@ def check_prepared(config: dict, on: str | None = None) -> None:
     folder, name = storage.expanded(config["data"]["folder"]), config["data"]["name"]
     if name == PRISTINE and on:
         raise ConfigError(f"--on {on}: a run on {name} photos restores; it scores no other set")
+    if not folder.strip():  # a path of no letters is the current folder
+        what = "your photos" if name == PRISTINE else "prepared data sets"
+        raise ConfigError(f"config.data.folder {folder!r}: name the folder of {what}")
     for one in () if name == PRISTINE else (name, *([on] if on else [])):
         with refusing("data"):
             catalog.check(one, folder)
@@ -190,6 +190,9 @@ def check_restorer(settings: dict) -> None:
 def check_model(settings: dict) -> None:
     """The quality model's settings, those of its branches and of what these are made of."""
     call(quality.QualityModel, "model", settings)
+    if not isinstance(settings["branches"], dict) or not settings["branches"]:
+        known = sorted(quality.BRANCHES)
+        raise ConfigError(f"config.model.branches {settings['branches']!r}: name some of {known}")
     for name, branch in settings["branches"].items():
         where = f"model.branches.{name}"
         if name not in quality.BRANCHES:

@@ -12,22 +12,23 @@ from diffv2iqa_jax.models import quality, unet
 from diffv2iqa_jax.models.layers import BATCH_AXES
 from diffv2iqa_jax.tasks import restorers
 from diffv2iqa_jax.tasks.example import example
+from diffv2iqa_jax.training.opening import Opened
 from diffv2iqa_jax.training.setup import make_task, optimiser, shapes
 from diffv2iqa_jax.training.state import TrainState, merge, partition
 from diffv2iqa_jax.types import Params, Task, Views, Weights
 
 
-def describe(config: dict, devices: int, found: bool) -> list[str]:
-    """What a run of this resolved configuration would be, line by line.
+def describe(opened: Opened, devices: int) -> list[str]:
+    """What a run would be, line by line.
 
     Args:
-      config: with the settings of its restorer, as `initialize.resolve` gives it.
+      opened: as `opening.open_run` gives it.
       devices: how many share a batch.
-      found: whether the data is there.
-
-    Raises:
-      ConfigError: the task cannot be built.
     """
+    config = opened.resolved
+    if opened.results:
+        return [f"is complete, {opened.results['step']} steps; nothing to do"]
+    found = "MISSING" if opened.data is None else "found"
     task = make_task(config)
     data, size = config["data"], config["data"]["size"]
     frozen = config["optim"]["frozen"]
@@ -45,8 +46,10 @@ def describe(config: dict, devices: int, found: bool) -> list[str]:
         *[f"FLOPs         {value / 1e9:.2f} G per image, {what}" for what, value in flops],
         f"memory        {held / 2**20:.0f} MiB state on each of {devices} device(s)"
         f" + about {saved / 2**20:.0f} MiB kept for the backward pass ({local} images at a time)",
-        f"data          {data['name']} in {data['folder']}: {'found' if found else 'MISSING'}",
+        f"data          {data['name']} in {data['folder']}: {found}",
     ]
+    if opened.backbones:
+        lines.append(f"backbones     {opened.backbones}")
     if "restorer_from" in config:
         lines.append(f"restorer      {config['restorer_from']}")
     return lines

@@ -1,10 +1,15 @@
 """Initial weights: what a run takes from earlier runs and from converted files."""
 
+import copy
 import functools
+import os
+import re
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels, storage
@@ -27,34 +32,107 @@ SETTINGS = {
 }
 NORMALISED_BY = {"vit": "guidance", "resnet": "difference"}
 BRANCHES = ("guidance", "difference")
+BACKBONES = ("vit", "resnet", "vcrnet")
 # Settings allowed to differ from the file's; shapes are still checked.
 FREE = ("taps", "final", "classes", "depth", "blocks", "norm", "w2")
 FREE += ("dropout", "drop_path", "block")
 VIEWS = ("select", "compare", "noise_width")  # which views a branch looks at
 
 
-def resolve(config: dict[str, Any]) -> tuple[dict[str, Any], Weights | None]:
+def resolve(
+    config: dict[str, Any], earlier: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], Weights | None]:
     """Puts the settings of the stage-1 run that `restorer.run` names into the configuration.
 
+    Args:
+      earlier: the configuration of that run where it is yet to run.
+
     Returns:
-      The resolved configuration, and that run's restorer weights (None: it names no run).
+      The resolved configuration, and that run's restorer weights (None: it names no run, or one
+      that is yet to run).
+
+    Raises:
+      ConfigError: there is no such run, it is none of stage 1, or the changes do not fit it.
     """
     reference = config["restorer"]
     if "run" not in reference:
         return config, None
     run = reference["run"]
+    where = f"config.restorer.run {run!r}"
+    if not run.strip():  # a path of no letters is the current folder
+        raise ConfigError(f"{where}: name the workdir of a stage-1 run, --config.restorer.run=DIR")
+    if earlier is not None:
+        settings = _changed(earlier, reference["changes"], where)
+        return {**config, "restorer": settings}, None
     try:
         stage1, weights, step = saved.load(run)
-    except FileNotFoundError as error:
-        raise ConfigError(f"config.restorer.run {run!r}: {error}") from error
-    if stage1["task"] != "restoration":
-        raise ConfigError(f"config.restorer.run {run!r}: is a {stage1['task']} run")
-    settings = configs.override(stage1["restorer"], configs.flat(reference["changes"]))
-    checks.check_restorer(settings)
+    except (OSError, ValueError, KeyError) as error:
+        stages_of = os.path.join(run, "restore", "checkpoints")
+        inside = storage.exists(stages_of) and f"; it holds stages: name {run}/restore"
+        text = configs.one_line(error)
+        raise ConfigError(f"{where}: {text}{inside or ''}") from error
+    settings = _changed(stage1, reference["changes"], where)
     data = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
     # `cached` says whether views are of whole images or of crops: a scorer has to know.
     origin = {"run": run, "step": step, "cached": reference["cached"], "data": data}
     return {**config, "restorer": settings, "restorer_from": origin}, weights
+
+
+def _changed(stage1: dict[str, Any], changes: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings of stage 1's restorer, with the changes of stage 2."""
+    if stage1["task"] != "restoration":
+        raise ConfigError(f"{where}: is a {stage1['task']} run; name one of stage 1")
+    with configs.refusing("restorer.changes"):
+        settings = configs.override(copy.deepcopy(stage1["restorer"]), configs.flat(changes))
+    checks.check_restorer(settings)
+    return settings
+
+
+def backbones(
+    config: dict[str, Any], shapes: Weights, places: Iterable[str], *, begins: bool
+) -> str:
+    """Says of each backbone where its weights come from, and whether they are trained.
+
+    Args:
+      config: resolved.
+      shapes: of the task's weights.
+      places: paths in them that start from saved weights; "" is the whole.
+      begins: whether the run has no checkpoint yet, from which it would go on.
+
+    Returns:
+      One line, "" where there is no backbone.
+
+    Raises:
+      ConfigError: what a new run freezes would stay random, and that was not asked for.
+    """
+    paths = list(flatten_dict(shapes.params, sep="/"))
+    frozen = config["optim"]["frozen"]
+    given = [path for path in paths if any(f"{path}/".startswith(_folder(p)) for p in places)]
+    stuck = [p for p in paths if frozen and re.search(frozen, p) and p not in set(given)]
+    names = {name: stages.PRETRAINED[config["task"]].get(name) for name in BACKBONES}
+    names = {name: at for name, at in names.items() if at}
+    said = []
+    for name, at in names.items():
+        own = [path for path in paths if path.startswith(f"{at}/")]
+        if own:
+            held = sum(bool(frozen and re.search(frozen, path)) for path in own)
+            how = "frozen" if held == len(own) else "partly frozen" if held else "trained"
+            said.append(f"{name}: {'pretrained' if set(own) & set(given) else 'random'}, {how}")
+    if begins and stuck and not config["pretrained"].get("allow_random", False):
+        lost = [n for n, at in names.items() if any(p.startswith(f"{at}/") for p in stuck)]
+        what = lost or sorted({path.rpartition("/")[0] for path in stuck})[:3]
+        keys = " and ".join(f"--config.pretrained.{name}=FILE" for name in lost)
+        raise ConfigError(
+            f"config.optim.frozen {frozen!r}: {', '.join(what)}: random, frozen, so nothing would "
+            f"ever train it; give {keys or 'weights to start from'}, or, if that is meant, "
+            "--config.pretrained.allow_random=True"
+        )
+    return "; ".join(said)
+
+
+def _folder(place: str) -> str:
+    """Begins the paths of all that lies at a place, with a slash behind it; "" for the whole."""
+    return f"{place}/" if place else ""
 
 
 def pretrained(config: dict[str, Any], shapes: Weights) -> dict[str, Weights]:
@@ -70,6 +148,8 @@ def pretrained(config: dict[str, Any], shapes: Weights) -> dict[str, Weights]:
     """
     weights_at = {}
     for name, source in config["pretrained"].items():
+        if name == "allow_random":
+            continue
         at = stages.PRETRAINED[config["task"]][name]
         if not source:
             continue
@@ -82,8 +162,9 @@ def pretrained(config: dict[str, Any], shapes: Weights) -> dict[str, Weights]:
                 read = {at: _of_file(config, name, source)}
             for path, weights in read.items():
                 files.place(shapes, path, weights)
-        except (ValueError, OSError) as error:
-            raise ConfigError(f"config.pretrained.{name} {source!r}: {error}") from error
+        except (ValueError, OSError, KeyError) as error:
+            text = configs.one_line(error)
+            raise ConfigError(f"config.pretrained.{name} {source!r}: {text}") from error
         weights_at |= read
     return weights_at
 

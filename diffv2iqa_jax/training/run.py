@@ -1,21 +1,15 @@
 """A run of one stage: set up, train, evaluate; started again in its folder, it goes on."""
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from diffv2iqa_jax import config as configs
-from diffv2iqa_jax.data import pristine, rated
-from diffv2iqa_jax.data.interface import Data
 from diffv2iqa_jax.errors import ConfigError
 from diffv2iqa_jax.training import (
-    checks,
     evaluate,
-    initialize,
     logs,
+    opening,
     processes,
     profiling,
     setup,
@@ -23,6 +17,7 @@ from diffv2iqa_jax.training import (
 )
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.training.fit import fit
+from diffv2iqa_jax.training.opening import Kept, Opened
 from diffv2iqa_jax.training.setup import Programs
 from diffv2iqa_jax.training.state import TrainState
 
@@ -38,7 +33,7 @@ def run(
     stop: Callable[[], bool] = lambda: False,
     stop_at: int | None = None,
     profile: str | None = None,
-    programs: dict[str, Programs] | None = None,
+    kept: Kept | None = None,
     report: bool = True,
 ) -> dict[str, Any]:
     """Trains, evaluates and reports; started again in the same workdir, it resumes.
@@ -50,33 +45,27 @@ def run(
       stop: asked before each step; true saves and raises Preempted.
       stop_at: leave before this step without saving, as a killed run would.
       profile: steps to trace, as `profiling.Profile` takes them.
-      programs: compiled steps by `setup.key_of`; runs that share this dict compile once.
+      kept: what runs share: those that are given the same one compile and open it once.
       report: draw the report.
 
     Returns what stands in results.json, {} if the run left early.
 
     Raises:
-      ConfigError: the configuration or the workdir cannot work; nothing was changed then.
+      ConfigError: the configuration, the workdir or what they name cannot work; nothing was
+        changed then. See `opening.open_run`.
       Preempted, FloatingPointError: `stop` asked for it; the loss is not finite.
     """
-    checks.check(config)
-    checks.check_prepared(config, on)
-    resolved, stage1 = initialize.resolve(config)
-    ready = setup.programs(resolved, programs)
-    pretrained = initialize.pretrained(resolved, ready.shapes)
+    opened = opening.open_run(config, workdir, mode=mode, on=on, kept=kept)
+    processes.barrier("opened")  # what one process is refused for must not claim the folder
     processes.first(lambda: configs.claim(workdir, config))
-    if mode == "train" and (results := _complete(config, workdir)):
-        return results
+    if opened.results:
+        return opened.results
     with logs.process_log(workdir):
         logs.write_environment(workdir)
-        out = workdir if on is None else os.path.join(workdir, "eval", on.replace("/", "-"))
-        data = processes.after_the_first(lambda: open_data(config, on))
-        if stage1 is not None and config["restorer"]["cached"]:
-            data.views = view_cache.make(resolved, data, stage1, _views(config, on, out), stop)
+        begin = _begin(opened, config, workdir, on, stop)
         if mode == "views":
             return {}
-        pretrained |= {} if stage1 is None else {"restorer": stage1}
-        begin = setup.begin(ready, config["seed"], pretrained)
+        ready, data, resolved = opened.programs, opened.data, opened.resolved
         checkpoints = Checkpoints(workdir, keep=config["keep"])
         state = _restored(checkpoints, ready, begin(), config, workdir, needed=mode == "evaluate")
         if mode == "train":
@@ -85,48 +74,30 @@ def run(
                 state = fit(ready, state, data, checkpoints, resolved, workdir, **how)
         if state is None:
             return {}
-        results = evaluate.test(ready, state, data, resolved, out, begin, stop, own=on is None)
-        checkpoints.close()
-        evaluate.write(results, out, report=report)
-    return results
-
-
-def _complete(config: dict[str, Any], workdir: str) -> dict[str, Any] | None:
-    """The results of a run that has taken all its steps; None if it has not."""
-    results = logs.finished(workdir)
-    if not results or results["step"] < config["optim"]["steps"]:
-        return None
-    LOG.info("%s: is complete, %d steps; nothing to do", workdir, results["step"])
-    return results
-
-
-def _views(config: dict[str, Any], on: str | None, out: str) -> str:
-    """The folder of the views."""
-    return (config["restorer"]["folder"] if on is None else "") or os.path.join(out, "views")
-
-
-def open_data(config: dict[str, Any], on: str | None) -> Data:
-    """The data of a run: a built data set, or photos to distort.
-
-    Raises:
-      ConfigError: there are no photos, or too many damaged ones; or a set to learn scores from
-        has none.
-    """
-    settings, val_images = config["data"], config["evaluate"]["val_images"]
-    if settings["name"] == pristine.NAME:
-        try:
-            return pristine.Pristine(
-                settings, val_images, (jax.process_index(), jax.process_count())
-            )
-        except ValueError as error:
-            raise ConfigError(f"config.data: {error}") from error
-    data = rated.Rated(settings, val_images, on)
-    if config["task"] == "quality" and on is None and not data.rated:
-        raise ConfigError(
-            f"config.data.name {data.name!r}: has no opinions to learn from; a pool is for "
-            "--mode evaluate --on"
+        results = evaluate.test(
+            ready, state, data, resolved, opened.out, begin, stop, own=on is None
         )
-    return data
+        checkpoints.close()
+        evaluate.write(results, opened.out, report=report)
+    return results
+
+
+def _begin(
+    opened: Opened,
+    config: dict[str, Any],
+    workdir: str,
+    on: str | None,
+    stop: Callable[[], bool],
+) -> Callable[[], TrainState]:
+    """Makes the views that are missing; returns what makes the state before the first step."""
+    if opened.backbones:
+        LOG.info("%s: %s", workdir, opened.backbones)
+    pretrained, stage1 = opened.pretrained, opened.stage1
+    if stage1 is not None and config["restorer"]["cached"]:
+        folder = opening.views_folder(config, on, opened.out)
+        opened.data.views = view_cache.make(opened.resolved, opened.data, stage1, folder, stop)
+    pretrained |= {} if stage1 is None else {"restorer": stage1}
+    return setup.begin(opened.programs, config["seed"], pretrained)
 
 
 def _restored(

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 import optax
 
 from diffv2iqa_jax import rng
 from diffv2iqa_jax.config import call, plain
 from diffv2iqa_jax.distortions.names import PAIRS
 from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.models import building, quality
 from diffv2iqa_jax.tasks import distorting as tasks_distorting
-from diffv2iqa_jax.tasks import stages
+from diffv2iqa_jax.tasks import restorers, stages
 from diffv2iqa_jax.tasks.example import example
 from diffv2iqa_jax.training import optim, sharding, steps
 from diffv2iqa_jax.training.state import TrainState, check_rates, partition
-from diffv2iqa_jax.types import Task, Weights
+from diffv2iqa_jax.types import Task, Views, Weights
 from diffv2iqa_jax.weights import files
 
 Devices = sharding.Jit | sharding.Pmap
@@ -127,14 +128,50 @@ def shapes(task: Task, size: int, frozen: str = "", rates: tuple = ()) -> Weight
     Raises:
       ConfigError: the task cannot be built, or an expression of the optimiser matches nothing.
     """
-    batch = jax.tree.map(jnp.asarray, example(size))
     try:
-        weights = jax.eval_shape(task.init, rng.stream(0, "init"), batch)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"config, with data.size {size}: {str(error).splitlines()[0]}") from error
+        weights = jax.eval_shape(task.init, rng.stream(0, "init"), _forms(example(size)))
+    except building.UNFIT as error:
+        raise ConfigError(f"config, with data.size {size}: {building.why(error)}") from error
     trained, _ = call(partition, "optim", {"frozen": frozen}, params=weights.params)
     call(check_rates, "optim", {"rates": rates}, names=trained)
     return weights
+
+
+def shapes_of(resolved: dict[str, Any]) -> Weights:
+    """As `shapes`, of a resolved configuration."""
+    settings = resolved["optim"]
+    size = resolved["data"]["size"]
+    return shapes(make_task(resolved), size, settings["frozen"], settings["rates"])
+
+
+def unfit(resolved: dict[str, Any], sides: tuple[int, int], weights: Weights) -> str:
+    """Why a net does not take pictures of these sides, height and width; "" if it does.
+
+    Args:
+      weights: shapes of the task's weights, which those of such pictures must equal.
+    """
+    key = rng.stream(0, "init")
+    if resolved["task"] == "quality":  # its restorer fills up what its net does not take
+        net = quality.QualityModel(**resolved["model"])
+        shape = (1, restorers.count(**resolved["restorer"]), *sides, 3)
+        start, weights = net.init, weights.params["quality"]
+        example_of = Views(jax.ShapeDtypeStruct(shape, np.float32))
+    else:
+        picture = np.zeros((1, *sides, 3), np.uint8)
+        start = make_task(resolved).init
+        example_of = _forms(example(1) | {"image": picture, "reference": picture})
+    try:
+        found = jax.eval_shape(start, key, example_of)
+    except building.UNFIT as error:
+        return building.why(error)
+    found = found["params"] if resolved["task"] == "quality" else found
+    same = jax.tree.map(lambda a, b: a.shape == b.shape, found, weights)
+    return "" if all(jax.tree.leaves(same)) else "its weights would have other shapes"
+
+
+def _forms(batch: dict[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes and dtypes alone: nothing is put on a device."""
+    return {key: jax.ShapeDtypeStruct(x.shape, x.dtype) for key, x in batch.items()}
 
 
 def build(resolved: dict[str, Any], devices: Devices) -> Programs:

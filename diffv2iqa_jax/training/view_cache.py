@@ -46,7 +46,6 @@ def make(
       Preempted: `stop` asked for it.
     """
     settings = resolved["restorer"]
-    before_views, _ = spec.head(data.pp("pp_test"))
     count = restorers.count(**settings) - 1
     views = StoredViews(folder, settings["views_dtype"], count)
     ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))
@@ -56,7 +55,7 @@ def make(
         restorers.make(**settings),
         weights,
         views=views,
-        meta=describe(settings, checksums(weights), data.name, before_views),
+        meta=_meta(resolved, data, weights),
         batch=resolved["data"]["batch"],
         stop=stopping.asked(stop),
     )
@@ -64,6 +63,27 @@ def make(
     if not all(processes.exchange("views", "made" if made else "")):
         raise Preempted("in the views pass; what is made is kept")
     return views
+
+
+def check(
+    resolved: dict[str, Any], data: rated.Rated | None, weights: Weights, folder: str
+) -> None:
+    """Refuses a folder that `make` would refuse; changes nothing.
+
+    Args:
+      data: None where it is yet to be made: then there are no views of it.
+
+    Raises:
+      ConfigError: see `make`.
+    """
+    storage.check(folder)
+    if data is not None:
+        _is_there(folder, _meta(resolved, data, weights))
+
+
+def _meta(resolved: dict[str, Any], data: rated.Rated, weights: Weights) -> dict[str, Any]:
+    first, _ = spec.head(data.pp("pp_test"))
+    return describe(resolved["restorer"], checksums(weights), data.name, first)
 
 
 def describe(
@@ -157,23 +177,36 @@ def _stored(restorer: Restorer, dtype: str) -> Callable[[Weights, dict], jax.Arr
 
 
 def _claim(folder: str, meta: dict[str, Any]) -> None:
-    path = f"{folder}/{META}"
-    storage.check(folder)
+    """Makes the folder with its meta.json, unless it is there and of the same views."""
+    if _is_there(folder, meta):
+        return
     try:
-        old = json.loads(storage.read(path)) if storage.exists(path) else None
-        if old is None:
-            storage.make_folder(folder)
-            configs.write_json(path, meta)
-            return
-    except ValueError as error:
-        raise ConfigError(f"{path}: not readable ({error}); delete that folder") from error
+        storage.make_folder(folder)
+        configs.write_json(f"{folder}/{META}", meta)
     except Exception as error:  # a client of a bucket raises classes of its own
         if not isinstance(error, OSError) and not storage.is_remote(folder):
             raise
         raise ConfigError(configs.no_access(f"views {folder}", error)) from error
+
+
+def _is_there(folder: str, meta: dict[str, Any]) -> bool:
+    """Whether the folder has been made. Raises ConfigError where it is of other views."""
+    path = f"{folder}/{META}"
+    storage.check(folder)
+    try:
+        old = json.loads(storage.read(path)) if storage.exists(path) else None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not readable ({error}); delete that folder") from error
+    except Exception as error:
+        if not isinstance(error, OSError) and not storage.is_remote(folder):
+            raise
+        raise ConfigError(configs.no_access(f"views {folder}", error)) from error
+    if old is None:
+        return False
     changed = configs.differences(old, meta)
     if changed:
         raise ConfigError(
             f"views {folder}: were made otherwise, differing in {', '.join(changed[:3])}; "
             "name another config.restorer.folder or delete that one"
         )
+    return True

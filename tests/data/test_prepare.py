@@ -432,6 +432,6 @@ def test_a_set_that_is_not_prepared_is_refused_with_the_command(tmp_path):
     for name, how in (("tid2013", "prepare tid2013"), ("csv/a", "prepare csv --name a")):
         with pytest.raises(ValueError, match=f"{how} --source"):
             registry.check(name, str(tmp_path))
-    with pytest.raises(ValueError, match="known are .*'tid2013'.*'csv/NAME'"):
+    with pytest.raises(ValueError, match="no such set; did you mean 'tid2013'"):
         registry.check("tid2031", str(tmp_path))
     registry.check("builtin/tiny", str(tmp_path))  # is made on the spot

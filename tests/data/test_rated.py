@@ -103,7 +103,7 @@ def test_all_of_another_set_is_the_test_part(folder):
     ("changes", "message"),
     [
         ({"data.name": "tid2013"}, "prepare tid2013 --source YOUR_DOWNLOAD"),
-        ({"data.name": "tid2031"}, "known are"),
+        ({"data.name": "tid2031"}, "did you mean 'tid2013'"),
         ({"data.parts": "offical"}, "'offical': known are"),
     ],
 )

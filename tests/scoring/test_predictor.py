@@ -80,6 +80,7 @@ def test_weights_that_cannot_score_are_refused_in_a_line(restored, tmp_path):
         restored: "is a restoration run",
         unet: "'sr3', which gives no scores",
         pathlib.Path("starter"): "no weights are packaged",
+        "": "'': names no weights; name a run's folder",
     }.items():
         if str(name) == "starter" and predictor.STARTER.exists():
             continue

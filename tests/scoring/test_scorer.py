@@ -281,6 +281,51 @@ def test_as_a_loss_it_has_finite_gradients_that_change_pictures(each):
         each.loss(picture()[None])
 
 
+@pytest.mark.parametrize(
+    "source", [None, 3, 0.5, True, object(), {"a.png": 1}, {"a.png"}], ids=repr
+)
+def test_what_is_no_picture_is_refused_alone_and_among_others(score, source):
+    for one in (source, [picture(), source], iter([source])):
+        with pytest.raises(TypeError, match="is no picture; pass a path") as caught:
+            list(score(one))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["seeds", "crops", "batch", "workers"])
+def test_what_is_no_number_of_times_is_refused(score, name):
+    def ask(value):
+        if name == "seeds":
+            return score(picture(), seeds=value)
+        return scorer.Scorer(score._predictor, **{name: value})
+
+    for value in (1.5, "2", True, float("nan"), *([None] if name in ("seeds", "workers") else [])):
+        with pytest.raises(TypeError, match=f"{name} .*: must be a whole number"):
+            ask(value)
+    with pytest.raises(ValueError, match=f"{name} -1: must be at least"):
+        ask(-1)
+
+
+@pytest.mark.parametrize("pp", ["grid(8)", "resize(9)", "center(20)"])
+def test_crops_that_the_model_does_not_take_are_refused_before_a_picture_comes(score, pp):
+    with pytest.raises(
+        ValueError, match=r"pp .*: crops of \d+ x \d+ do not fit this model"
+    ) as error:
+        scorer.Scorer(score._predictor, pp=pp)
+    assert "\n" not in str(error.value)
+    assert scorer.Scorer(score._predictor, pp=f"center({runs.SIZE})")(picture()).crops == 1
+
+
+def test_a_loss_of_what_is_no_image_in_0_to_1_says_the_range_and_what_to_do(score):
+    x = np.full((1, 24, 24, 3), 0.5, np.float32)
+    for bad in (255 * x, x - 1, np.where(x > 0, np.nan, x), 2.1 * jnp.asarray(x)):
+        for call in (score.loss, jax.grad(lambda x: score.loss(x))):
+            with pytest.raises(ValueError, match="must be finite and lie in 0..1; divide 0..255"):
+                call(bad)
+    for bad in (None, "photo.jpg", [1.0], x[0], x[:0], x[..., :1], x.transpose(0, 3, 1, 2)):
+        with pytest.raises(ValueError, match="images .*: must be floating .B, H, W, 3. in .0, 1."):
+            score.loss(bad)
+
+
 def test_as_a_loss_it_is_what_the_score_is(score):
     """But for the noise, which a loss cannot derive from pixels."""
     x = picture(24, 40)

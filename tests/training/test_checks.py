@@ -28,7 +28,7 @@ def changed(key: str, value) -> dict:
     ("key", "value", "message"),
     [
         ("data.batch", 0, "must be a whole number, at least 1"),
-        ("data.size", 0, "must be a whole number, at least 1"),
+        ("data.size", 0, "must be a whole number, from 1 to 16384"),
         ("every.save", 0.5, "must be a whole number, at least 1"),
         ("optim.accumulate", "2", "must be a whole number, at least 1"),
         ("optim.remat", "block", "known are"),
@@ -39,7 +39,7 @@ def changed(key: str, value) -> dict:
         ("data.pp_test", 3, "only {size} stands for a number"),
         ("data.pp_test", "shrink(0)", "shrink takes whole numbers from 1; got 0"),
         ("data.pp_test", "grit(8)", "no such op; known are .*'grid'.*'shrink'"),
-        ("data.name", "tid2031", "known are .*'builtin/tiny'.*'tid2013'"),
+        ("data.name", "tid2031", "no such set; did you mean 'tid2013'"),
         ("data.parts", "all of it", "known are .*'official'"),
     ],
 )

@@ -221,7 +221,7 @@ REFUSED = {
     "optim.rates": ((("nothing_like_it", 2.0),), "matches nothing trained"),
     "devices.map": ("pmapp", "known are"),
     "devices.fsdp": (3, "does not divide"),
-    "data.name": ("builtin/huge", "known are"),
+    "data.name": ("builtin/huge", "did you mean .builtin/full"),
     "data.pp_train": ("crop(16)|flap(0.5)", "flap"),
     "restorer.kind": ("diffuse", "known are"),
     "restorer.prediction": ("noise", "known are"),

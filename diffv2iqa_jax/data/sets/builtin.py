@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from diffv2iqa_jax.data.sets import scenes
+from diffv2iqa_jax.data.sets.catalog import BUILTIN
 from diffv2iqa_jax.data.sets.store import SPLIT, content, png
 from diffv2iqa_jax.distortions import degrade
 from diffv2iqa_jax.evaluation import full_reference
@@ -88,6 +89,14 @@ class Diffv2iqaBuiltin(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self) -> Iterator[tuple[int, dict]]:
         yield from enumerate(records(self.builder_config))
+
+
+def groups(name: str) -> list[str]:
+    """What a split may not tear apart, of each reference of a built-in set; draws no picture."""
+    config = next(c for c in Diffv2iqaBuiltin.BUILDER_CONFIGS if c.name == BUILTIN[name])
+    crops = [file.split(".")[0] for file, squares in scenes.PHOTOS.items() for _ in squares]
+    drawn = [f"scene_{index:03d}" for index in range(config.scenes)]
+    return [*drawn, *(f"photo_{photo}" for photo in crops[: config.photos])]
 
 
 def _references(config: BuiltinConfig) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from diffv2iqa_jax import storage
+from diffv2iqa_jax.config import near
 
 MOST_LINES = 20  # of any list of complaints
 
@@ -171,11 +172,11 @@ def found(name: str, folder: str) -> bool:
     """Whether the data set is there, complete.
 
     Raises:
-      ValueError: unknown name; lists the known ones.
+      ValueError: unknown name; names the nearest, or lists the known ones.
     """
     if not known(name) and name not in BUILTIN:
-        names = [*sorted(BUILTIN), *SETS, *(f"{family}NAME" for family in OWN)]
-        raise ValueError(f"data set {name!r}: known are {names}")
+        names = [*sorted(BUILTIN), *SETS, PRISTINE, *(f"{family}NAME" for family in OWN)]
+        raise ValueError(f"data set {name!r}: no such set{near(name, names)}")
     return complete(name, folder)
 
 
