@@ -144,9 +144,14 @@ def write(name: str | os.PathLike, data: str | bytes) -> None:
         with open(unfinished, "wb") as file:
             file.write(data)
         os.replace(unfinished, name)
-    except OSError:
+    except OSError as error:
         pathlib.Path(unfinished).unlink(missing_ok=True)
-        raise
+        raise _named(error, name) from None
+
+
+def _named(error: OSError, name: str) -> OSError:
+    """The error with the file's name, which a full disk leaves out."""
+    return error if error.filename else OSError(error.errno, error.strerror, name)
 
 
 def move_folder(source: str | os.PathLike, target: str | os.PathLike) -> None:
@@ -218,8 +223,11 @@ class Lines:
     def add(self, line: str) -> None:
         """Adds a line; a kill after this does not lose it."""
         if not is_remote(self._name):
-            with open(self._name, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            try:
+                with open(self._name, "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise _named(error, self._name) from None
             return
         if len(self._last) >= PART:
             self._last, self._number = [], self._number + 1
