@@ -193,9 +193,16 @@ def replacing(name: str | os.PathLike) -> Iterator[str]:
         with open(unfinished, "r+b") as file:
             os.fsync(file.fileno())  # else a loss of power may leave the name and no content
         os.replace(unfinished, name)
-    except BaseException:
+    except BaseException as error:
         pathlib.Path(unfinished).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _named(error, name) from None
         raise
+
+
+def _named(error: OSError, name: str) -> OSError:
+    """The error with the file's name, which a full disk leaves out."""
+    return error if error.filename else OSError(error.errno, error.strerror, name)
 
 
 def ending(name: str | os.PathLike, known: Iterable[str]) -> str:
@@ -325,8 +332,11 @@ class Lines:
     def add(self, line: str) -> None:
         """Adds a line; a kill after this does not lose it."""
         if not is_remote(self._name):
-            with open(self._name, "a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            try:
+                with open(self._name, "a", encoding="utf-8") as file:
+                    file.write(line + "\n")
+            except OSError as error:
+                raise _named(error, self._name) from None
             return
         if len(self._last) >= PART:
             self._last, self._number = [], self._number + 1

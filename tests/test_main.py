@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from diffv2iqa_jax import errors, main
+from diffv2iqa_jax import errors
 from diffv2iqa_jax.training import chain
 from tests import runs
 
@@ -63,6 +63,9 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data, settings):
     assert json.loads((work / "quality" / "results.json").read_text())["images"] == 16
     again = call(settings, *flags)
     assert again.returncode == 0 and again.stderr.count("is complete") == 2
+    for text in (done.stdout, again.stdout):
+        assert "quality: SRCC " in text and "restored " in text and ", 16 images" in text
+        assert f"report: {work / 'report.html'}" in text
 
 
 IN_STAGE_1 = "--config.stages.restore."
@@ -87,18 +90,34 @@ RUN = ("--workdir", "run")
         ([*RUN, "--dry_run", "--topology", "v5e"], "as in v5e:4x4"),
         ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),
         ([*RUN, "--config", "gone.py"], "--config gone.py: no such file"),
+        ([*RUN, "--config", "notes.md"], "notes.md: is no Python file; name FILE.py or one of ["),
+        ([*RUN, "--config", "folder.py"], "folder.py: is a folder; name a file in it"),
+        ([*RUN, "--config", "leaves.py"], "leaves.py, line 1: raises SystemExit (3); correct it"),
+        (
+            [*RUN, "--config", "restore", "--mode", "evaluate", "--on", "livec"],
+            "restores; it scores",
+        ),
         ([*RUN, "--config", "small:startr"], "no such row; did you mean 'starter'?"),
         ([*RUN, "--config", "broken.py"], "broken.py, line 1: imports 'torchvisionn', which is"),
         ([*RUN, "--config", "stages.py"], "config.stages: must be a section of configurations"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(tmp_path, settings, arguments, message):
+    (tmp_path / "notes.md").write_text("# Notes\n")
+    (tmp_path / "folder.py").mkdir()
+    (tmp_path / "leaves.py").write_text("raise SystemExit(3)\n")
     (tmp_path / "broken.py").write_text("import torchvisionn\n")
     (tmp_path / "stages.py").write_text("def get_config():\n    return {'stages': {'a': 1}}\n")
     done = call(settings | {"cwd": tmp_path}, "--config", "quickstart", *arguments)
     assert done.returncode == errors.EXIT_CONFIG
     assert message in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
+def test_help_is_no_failure(settings, flag):
+    done = call(settings, flag)
+    assert done.returncode == 0 and "--workdir" in done.stdout and not done.stderr, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -131,7 +150,7 @@ assert code == {errors.EXIT_CONFIG} and not {absent} & set(sys.modules)
 
 def test_a_dry_run_says_what_it_would_do_and_does_nothing(tmp_path, data, settings):
     where = [f"--config.stages.{stage}.data.folder={data}" for stage in ("restore", "quality")]
-    where.append(IN_STAGE_1 + "data.name=builtin/tiny")
+    where += [IN_STAGE_1 + "data.name=builtin/tiny", IN_STAGE_1 + "data.fractions=(0.6,0.2,0.2)"]
     flags = ("--config", "quickstart", *RUN, "--dry_run", *where)
     done = call(settings | {"cwd": tmp_path}, *flags)
     assert done.returncode == 0, done.stderr

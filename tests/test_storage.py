@@ -375,3 +375,22 @@ def test_stage_2_stores_views_trains_and_scores_in_a_bucket(
     assert results == json.loads(done.stdout.splitlines()[-1]) and results["step"] == 2
     header, row = storage.read(f"{workdir}.csv").splitlines()
     assert header.startswith("path,score") and row.startswith(f"{photo},0.")
+
+
+FULL = """
+import resource, sys
+from diffv2iqa_jax import storage
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+name, text = sys.argv[1], 20 * "x"
+for write in (lambda: storage.write(name, text), lambda: storage.Lines(name).add(text)):
+    try:
+        write()
+    except OSError as error:
+        print(error.filename, error.strerror)
+"""
+
+
+def test_what_a_disk_has_no_room_for_is_named(tmp_path):
+    path = str(tmp_path / "file")
+    done = subprocess.run([sys.executable, "-c", FULL, path], capture_output=True, text=True)
+    assert done.stdout.splitlines() == 2 * [f"{path} File too large"], done.stderr

@@ -7,7 +7,6 @@ set, which lies outside the run's folder, and not for a dry run.
 
 import dataclasses
 import json
-import logging
 import os
 from typing import Any
 
@@ -25,8 +24,6 @@ from diffv2iqa_jax.training import checks, initialize, logs, processes, setup, v
 from diffv2iqa_jax.training.checkpoint import Checkpoints
 from diffv2iqa_jax.training.setup import Programs
 from diffv2iqa_jax.types import Weights
-
-LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass
@@ -123,7 +120,6 @@ def _complete(config: dict[str, Any], workdir: str) -> dict[str, Any] | None:
     results = logs.finished(workdir)
     if not results or results["step"] < config["optim"]["steps"]:
         return None
-    LOG.info("%s: is complete, %d steps; nothing to do", workdir, results["step"])
     return results
 
 

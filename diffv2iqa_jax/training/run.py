@@ -59,6 +59,8 @@ def run(
     processes.barrier("opened")  # what one process is refused for must not claim the folder
     processes.first(lambda: configs.claim(workdir, config))
     if opened.results:
+        steps = opened.results["step"]
+        LOG.info("%s: is complete, %d steps; nothing to do", workdir, steps)
         return opened.results
     with logs.process_log(workdir):
         logs.write_environment(workdir)

@@ -17,6 +17,7 @@ import pytest
 from diffv2iqa_jax import errors
 from tests import runs
 from tests.launch.slurm import free_ports
+from tests.training.test_run import rated
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -230,6 +231,23 @@ def test_one_that_is_asked_to_stop_stops_all_at_the_same_step(asked):
     assert [child.returncode for child in children] == [0, 0, 0]
     (steps,) = (ast.literal_eval(text) for text in said)
     assert len(set(steps)) == 1 and int(steps[0]) > 100
+
+
+def test_what_one_process_is_refused_for_claims_nothing(tmp_path, apart, data):
+    """A folder that is there on one host alone: the first process must not have begun."""
+    hosts = [tmp_path / "host0", tmp_path / "host1"]
+    for host in hosts:
+        host.mkdir()
+    rated(hosts[0] / "sets")
+    changes = {"data.name": "csv/other", "data.parts": "official"}
+    file = tmp_path / "one.py"
+    made = f"runs.maniqa_run('sets', **{changes})"
+    file.write_text(f"from tests import runs\n\ndef get_config():\n    return {made}\n")
+    work = tmp_path / "run"
+    two = Started(apart, str(file), work, [], [], logs=tmp_path, cwd=hosts)
+    assert two.ended(100) == [2, 2], two.output()
+    assert all("data set 'csv/other' is not in sets: prepare it" in text for text in two.output())
+    assert not work.exists()
 
 
 @pytest.mark.minutes
