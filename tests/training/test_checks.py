@@ -34,7 +34,7 @@ def changed(key: str, value) -> dict:
         ("optim.remat", "block", "known are"),
         ("optim.frozen", "(", r"'\(': is no regular expression \(missing \)"),
         ("optim.rates", [["(", 2.0]], r"'\(': is no regular expression \(missing \)"),
-        ("optim.rates", [["/vit/", "fast"]], "could not convert"),
+        ("optim.rates", [["/vit/", "fast"]], "must be a list of pairs"),
         ("data.pp_train", "crop({siz})", "only {size} stands for a number"),
         ("data.pp_test", 3, "only {size} stands for a number"),
         ("data.pp_test", "shrink(0)", "shrink takes whole numbers from 1; got 0"),

@@ -90,6 +90,6 @@ def test_of_two_builds_at_once_the_first_one_counts(tmp_path, monkeypatch):
 @pytest.mark.parametrize("function", [registry.prepare, registry.found, reading.load])
 def test_an_unknown_set_is_refused(function, tmp_path):
     with pytest.raises(
-        ValueError, match="'builtin/huge': no such set; known are .*'builtin/small'"
+        ValueError, match="'builtin/huge': no such set; did you mean 'builtin/full'"
     ):
         function("builtin/huge", str(tmp_path))
