@@ -282,7 +282,9 @@ def test_as_a_loss_it_has_finite_gradients_that_change_pictures(each):
 
 
 @pytest.mark.parametrize(
-    "source", [None, 3, 0.5, True, object(), {"a.png": 1}, {"a.png"}], ids=repr
+    "source",
+    [None, 3, 0.5, True, object(), {"a.png": 1}, {"a.png"}],
+    ids=lambda source: type(source).__name__,
 )
 def test_what_is_no_picture_is_refused_alone_and_among_others(score, source):
     for one in (source, [picture(), source], iter([source])):
