@@ -293,8 +293,6 @@ def test_unknown_options_are_refused():
 @pytest.mark.parametrize(
     "head",
     [
-        b"\0\0\0\x18ftypheic",
-        b"\xff\x0a\xfa",
         b"<svg xmlns=''>",
         b"<?xml version='1.0'?><svg/>",
         b"%PDF-1.7",
