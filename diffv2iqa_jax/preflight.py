@@ -55,13 +55,12 @@ def settings(o: argparse.Namespace) -> dict:
     Raises:
       ConfigError: it cannot work.
     """
-    from diffv2iqa_jax.training import checks
+    from diffv2iqa_jax.training import chain
 
     whole = configs.plain(configs.load(o.config))
     for key, text in o.overrides:
         _override(whole, key, text)
-    for stage in _stages(whole):
-        checks.check(stage)
+    chain.check(whole)
     return whole
 
 
