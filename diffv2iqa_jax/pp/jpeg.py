@@ -28,6 +28,7 @@ SLACK = 64
 AHEAD = b"\0" * 16
 # No block's coefficients are so many equal bits; see `_zeros`.
 ZEROS = b"\0" * 64
+FEW = 32  # coefficients: a code skips 15 at most, so that one or two make a block of these
 # Bits of both kinds: what is decoded from them is no flat picture.
 FILLING = b"\x5a" * 64
 STRIP = 2**22  # pixels compared at a time

@@ -57,6 +57,15 @@ def test_a_rest_of_zeros_or_garbage_is_damage(form):
     Image.open(io.BytesIO(early[2])).load()  # to Pillow, this one is whole
 
 
+def test_a_pattern_that_repeats_is_whole_though_its_code_is_all_zeros():
+    """In a pass over few coefficients, a block may be zeros from its first bit to its last."""
+    stripes = 128 - 4 * np.cos((2 * np.arange(8) + 1) * np.pi / 8)
+    image = np.tile(stripes.round().astype(np.uint8), (320, 40))
+    data = encoded(image, "JPEG", progressive=True, quality=75)
+    assert bytes(64) in data
+    np.testing.assert_allclose(decode.read(data).image_HWC[..., 0], image, atol=2)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_zeros_amid_the_data_are_damage(form):
     if form == "progressive":
