@@ -253,9 +253,11 @@ class File:
 
         Where the code of zeros does not mean "the rest of the block is 0", they would be the same
         coefficient again and again, through several blocks. Passes that refine have other codes.
+        In one over a few coefficients, such blocks are those of any pattern that repeats.
         """
         progressive = self._process in PROGRESSIVE
-        if scan.high or (progressive and scan.band[0] == 0):
+        few = scan.band[0] == 0 or scan.band[1] - scan.band[0] < FEW
+        if scan.high or (progressive and few):
             return False
         symbols = self._symbols.get(0x10 | table, b"\0")
         # An encoder that has symbols for several such blocks does not write that for one twice.
