@@ -193,6 +193,8 @@ class File:
             if self._process:
                 self._damaged("two frames")
             what = OTHERS.get(marker) or (segment[:1] != b"\x08" and f"JPEG of {segment[0]} bits")
+            if not what and segment[1:3] == b"\0\0":
+                what = "JPEG whose height stands behind its data (DNL)"
             if what:
                 raise ImageError("E_UNSUPPORTED", f"{self.name}: is {what}; convert it to PNG")
             self._process = marker

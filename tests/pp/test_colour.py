@@ -300,6 +300,16 @@ def test_gamma_is_obeyed(gamma, mode):
         assert "gamma" not in decode.read(with_chunks(data, gama(near))).flags
 
 
+def test_a_profile_of_which_a_part_is_missing_is_flagged():
+    x = np.full((16, 16, 3), 128, np.uint8)
+    data = encoded(x, "JPEG", icc_profile=display_p3(), quality=95)
+    at = data.index(b"ICC_PROFILE\0\1\1") + 13
+    first_of_two = data[:at] + b"\2" + data[at + 1 :]
+    no_deflate = with_chunks(encoded(x), chunk(b"iCCP", b"P3\0\0" + b"nonsense" * 40))
+    for found in map(decode.read, (first_of_two, no_deflate)):
+        assert found.flags == ("icc_ignored",) and off(found, x) <= 1
+
+
 def test_chromaticities_are_obeyed():
     x = colours()
     p3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)

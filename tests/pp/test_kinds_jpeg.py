@@ -142,3 +142,12 @@ def test_12_bits_are_named():
     with pytest.raises(ImageError, match="JPEG of 12 bits") as caught:
         decode.read(bytes(data))
     assert caught.value.code == "E_UNSUPPORTED"
+
+
+def test_a_height_behind_the_data_is_named():
+    data = bytearray(written("restarts"))
+    at = data.index(b"\xff\xc0") + 5
+    height, data[at : at + 2] = bytes(data[at : at + 2]), bytes(2)
+    with pytest.raises(ImageError, match="height stands behind its data.*convert it") as caught:
+        decode.read(bytes(data[:-2]) + b"\xff\xdc\0\4" + height + b"\xff\xd9")
+    assert caught.value.code == "E_UNSUPPORTED"
