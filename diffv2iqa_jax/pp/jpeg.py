@@ -24,6 +24,7 @@ OTHERS = dict.fromkeys((0xC3, 0xCB), "lossless JPEG") | {0xF7: "JPEG-LS"}
 OTHERS |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
 # Some cameras fill picture data up to a multiple of their memory's width; no picture needs more.
 SLACK = 64
+STEP = 4  # bytes of it that the decoder gets at a time
 # libjpeg reads 8 bytes ahead. Twice as many and it has all it can want of a whole picture.
 AHEAD = b"\0" * 16
 # No block's coefficients are so many equal bits; see `_zeros`.
@@ -69,12 +70,14 @@ class Scan(NamedTuple):
 class Feed:
     """A file for Pillow that tells how much of a JPEG's only scan its decoder wanted.
 
-    The last SLACK bytes of the scan, then AHEAD, then the end of image are given one by one.
+    The last SLACK bytes of the scan are given in STEPs, then AHEAD, then the end of image.
     """
 
     def __init__(self, data: bytes, scan: Scan):
         self._data = data[: scan.end] + AHEAD + b"\xff\xd9"
-        self._stops = (max(scan.start, scan.end - SLACK), scan.end, scan.end + len(AHEAD))
+        slack = range(max(scan.start, scan.end - SLACK), scan.end, STEP)
+        self._stops = (*slack, scan.end, scan.end + len(AHEAD))
+        self._end = scan.end
         self._at = self._reached = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -94,8 +97,9 @@ class Feed:
 
     @property
     def left(self) -> bool:
-        """The picture was complete before the last SLACK bytes."""
-        return self._reached <= self._stops[0]
+        """The picture was complete before the last SLACK bytes, or before others than filling."""
+        rest = self._data[self._reached : self._end]
+        return self._reached <= self._stops[0] or bool(rest.strip(b"\0\xff"))
 
     @property
     def lacking(self) -> bool:

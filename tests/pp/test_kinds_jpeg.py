@@ -105,6 +105,14 @@ def test_filling_that_cameras_write_is_no_damage():
     assert refused(data[:-2] + b"\1" * 200 + data[-2:]) == "E_DECODE"
 
 
+def test_data_left_over_for_a_flat_end_are_damage():
+    """A sector copied twice shifts the picture; what drops out below may be few bytes."""
+    flat = np.full((320, 320, 3), 255, np.uint8)
+    data = encoded(np.vstack([detailed(160, 320), flat]), "JPEG", quality=90, optimize=True)
+    at = jpeg.File(data, "x").scans[0].start + 2000
+    assert refused(data[:at] + data[at - 512 :]) == "E_DECODE"
+
+
 def test_no_whole_file_is_refused():
     """300 files: all qualities, samplings, tables, restarts, passes; flat, noisy and tiny ones."""
     g = np.random.default_rng(7)
