@@ -227,7 +227,7 @@ def _convert(
     """
     flags = _frames(_choose_frame(image, page), name, how)
     samples.check_size(image.size, name, how.max_pixels)
-    samples.check_cut(image, told.bits, name)
+    samples.check_jpeg2000(image, told.bits, told.reduced, name)
     found = samples.of_png(image)
     turn, turned = _load(image)
     found = found or samples.of_grey(image, name)

@@ -15,11 +15,13 @@ class Told(NamedTuple):
     """Attributes:
     cicp: ITU-T H.273's primaries, transfer and matrix, and 1 for the full range; or None.
     bits: of a sample, the most; 8 where nothing is looked for.
+    reduced: some components have fewer samples than others (JPEG 2000).
     info: what Pillow's `info` would hold of PNG: "icc_profile", "gamma", "chromaticity".
     """
 
     cicp: tuple[int, int, int, int] | None = None
     bits: int = 8
+    reduced: bool = False
     info: dict[str, Any] = {}  # noqa: RUF012, never changed
 
 
@@ -63,10 +65,12 @@ def _of_png(stream: BinaryIO) -> Told:
 
 def _of_jpeg2000(stream: BinaryIO) -> Told:
     stream.seek(0)
-    head = stream.read(4096)
+    head = stream.read(LARGEST)  # a profile may stand before it
     siz = head.index(b"\xff\x4f\xff\x51") + 2
     (components,) = struct.unpack_from(">H", head, siz + 38)
-    return Told(bits=max((bits & 0x7F) + 1 for bits in head[siz + 40 :: 3][:components]))
+    depths, across, down = (head[siz + 40 + i :: 3][:components] for i in range(3))
+    reduced = len({*zip(across, down, strict=True)}) > 1
+    return Told(bits=max((bits & 0x7F) + 1 for bits in depths), reduced=reduced)
 
 
 def _of_ppm(stream: BinaryIO) -> Told:
