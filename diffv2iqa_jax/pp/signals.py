@@ -31,8 +31,8 @@ NOTHING = Told()
 def told(stream: BinaryIO, format: str | None) -> Told:
     """What a file says; the place in the stream stays as it was.
 
-    Read are PNG's chunks before the pixels, JPEG 2000's SIZ, the headers of BMP and PPM, and of
-    AVIF and HEIC the boxes nclx and pixi of the first picture.
+    Read are PNG's chunks before the pixels, JPEG 2000's SIZ and colr, the headers of BMP and PPM,
+    and of AVIF and HEIC the boxes nclx and pixi of the first picture.
     """
     readers = dict.fromkeys(BOXED, _of_boxes)
     readers |= {"PNG": _of_png, "JPEG2000": _of_jpeg2000, "BMP": _of_bmp, "PPM": _of_ppm}
@@ -70,7 +70,23 @@ def _of_jpeg2000(stream: BinaryIO) -> Told:
     (components,) = struct.unpack_from(">H", head, siz + 38)
     depths, across, down = (head[siz + 40 + i :: 3][:components] for i in range(3))
     reduced = len({*zip(across, down, strict=True)}) > 1
-    return Told(bits=max((bits & 0x7F) + 1 for bits in depths), reduced=reduced)
+    info = _jp2_colours(head[: siz - 2])
+    return Told(bits=max((bits & 0x7F) + 1 for bits in depths), reduced=reduced, info=info)
+
+
+def _jp2_colours(head: bytes) -> dict[str, Any]:
+    """A profile, of no use where it is a number for other colours than sRGB, grey and sYCC.
+
+    Args:
+      head: the boxes before the codestream, which Pillow does not tell of.
+    """
+    for name, data in _boxes(dict(_boxes(head)).get(b"jp2h", b"")):
+        if name == b"colr" and data[:1] in (b"\2", b"\3"):
+            return {"icc_profile": data[3:]}
+        if name == b"colr" and data[:1] == b"\1":
+            number = int.from_bytes(data[3:7], "big")
+            return {} if number in (16, 17, 18) else {"icc_profile": b"%d" % number}
+    return {}
 
 
 def _of_ppm(stream: BinaryIO) -> Told:
