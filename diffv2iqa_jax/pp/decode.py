@@ -154,6 +154,8 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
         if page and (picture := _deep_tiff(stream, name, how, page)):
             return picture
         told = signals.told(stream, format)
+        if format == "PNG":
+            signals.check_png(stream, name)
         if format == "JPEG XL":  # whose decoder decodes all at once
             head = jxl.header(stream)
             told = told._replace(bits=head.bits)

@@ -1,9 +1,12 @@
-"""What files say of their colours outside a profile and where Pillow does not look."""
+"""What files say where Pillow does not look: of their colours and, in PNG, of their pixels."""
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
+
+from diffv2iqa_jax.errors import ImageError
 
 D65 = (0.3127, 0.329)  # the white of BMP, which says none
 BOXED = ("AVIF", "HEIF", "HEIC")  # as Pillow and its plug-ins call formats of ISO boxes
@@ -61,6 +64,29 @@ def _of_png(stream: BinaryIO) -> Told:
             cicp = struct.unpack_from(">4B", start)
         stream.seek(size - len(start) + 4, 1)
     return Told(cicp, bits)
+
+
+def check_png(stream: BinaryIO, name: str) -> None:
+    """Refuses pixels that fail their checksum, which Pillow does not compare.
+
+    A rest of zeros, as a copy that failed leaves, may decode to pixels.
+
+    Raises:
+      ImageError: E_DECODE, they do.
+    """
+    here = stream.tell()
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] != b"IDAT":
+            stream.seek(size + 4, 1)
+            continue
+        data, told = stream.read(size), stream.read(4)
+        if len(told) == 4 and zlib.crc32(b"IDAT" + data) != int.from_bytes(told, "big"):
+            raise ImageError(
+                "E_DECODE", f"{name}: damaged PNG (a checksum is wrong); copy it again"
+            )
+    stream.seek(here)
 
 
 def _of_jpeg2000(stream: BinaryIO) -> Told:
