@@ -116,7 +116,9 @@ def _on_white(
 
 def _meaning(info: dict[str, Any], image: Image.Image | None, name: str, told: Told) -> Meaning:
     info = info | told.info
-    profile = info.get("icc_profile")
+    profile = info.get("icc_profile", b"")
+    if profile is None:  # Pillow found one, and could not put it together
+        profile = b"damaged"
     if told.cicp and (not profile or image is None or image.format == "PNG"):
         return _of_cicp(told.cicp, name, stored=image is None or image.format == "PNG")
     if profile:

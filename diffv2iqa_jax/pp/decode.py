@@ -154,6 +154,8 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
         if page and (picture := _deep_tiff(stream, name, how, page)):
             return picture
         told = signals.told(stream, format)
+        if format == "PNG":
+            signals.check_png(stream, name)
         if format == "JPEG XL":  # whose decoder decodes all at once
             head = jxl.header(stream)
             told = told._replace(bits=head.bits)
@@ -227,7 +229,7 @@ def _convert(
     """
     flags = _frames(_choose_frame(image, page), name, how)
     samples.check_size(image.size, name, how.max_pixels)
-    samples.check_cut(image, told.bits, name)
+    samples.check_jpeg2000(image, told.bits, told.reduced, name)
     found = samples.of_png(image)
     turn, turned = _load(image)
     found = found or samples.of_grey(image, name)

@@ -24,10 +24,12 @@ OTHERS = dict.fromkeys((0xC3, 0xCB), "lossless JPEG") | {0xF7: "JPEG-LS"}
 OTHERS |= dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical JPEG")
 # Some cameras fill picture data up to a multiple of their memory's width; no picture needs more.
 SLACK = 64
+STEP = 4  # bytes of it that the decoder gets at a time
 # libjpeg reads 8 bytes ahead. Twice as many and it has all it can want of a whole picture.
 AHEAD = b"\0" * 16
 # No block's coefficients are so many equal bits; see `_zeros`.
 ZEROS = b"\0" * 64
+FEW = 32  # coefficients: a code skips 15 at most, so that one or two make a block of these
 # Bits of both kinds: what is decoded from them is no flat picture.
 FILLING = b"\x5a" * 64
 STRIP = 2**22  # pixels compared at a time
@@ -68,12 +70,14 @@ class Scan(NamedTuple):
 class Feed:
     """A file for Pillow that tells how much of a JPEG's only scan its decoder wanted.
 
-    The last SLACK bytes of the scan, then AHEAD, then the end of image are given one by one.
+    The last SLACK bytes of the scan are given in STEPs, then AHEAD, then the end of image.
     """
 
     def __init__(self, data: bytes, scan: Scan):
         self._data = data[: scan.end] + AHEAD + b"\xff\xd9"
-        self._stops = (max(scan.start, scan.end - SLACK), scan.end, scan.end + len(AHEAD))
+        slack = range(max(scan.start, scan.end - SLACK), scan.end, STEP)
+        self._stops = (*slack, scan.end, scan.end + len(AHEAD))
+        self._end = scan.end
         self._at = self._reached = 0
 
     def read(self, size: int = -1) -> bytes:
@@ -93,8 +97,9 @@ class Feed:
 
     @property
     def left(self) -> bool:
-        """The picture was complete before the last SLACK bytes."""
-        return self._reached <= self._stops[0]
+        """The picture was complete before the last SLACK bytes, or before others than filling."""
+        rest = self._data[self._reached : self._end]
+        return self._reached <= self._stops[0] or bool(rest.strip(b"\0\xff"))
 
     @property
     def lacking(self) -> bool:
@@ -192,6 +197,8 @@ class File:
             if self._process:
                 self._damaged("two frames")
             what = OTHERS.get(marker) or (segment[:1] != b"\x08" and f"JPEG of {segment[0]} bits")
+            if not what and segment[1:3] == b"\0\0":
+                what = "JPEG whose height stands behind its data (DNL)"
             if what:
                 raise ImageError("E_UNSUPPORTED", f"{self.name}: is {what}; convert it to PNG")
             self._process = marker
@@ -252,9 +259,11 @@ class File:
 
         Where the code of zeros does not mean "the rest of the block is 0", they would be the same
         coefficient again and again, through several blocks. Passes that refine have other codes.
+        In one over a few coefficients, such blocks are those of any pattern that repeats.
         """
         progressive = self._process in PROGRESSIVE
-        if scan.high or (progressive and scan.band[0] == 0):
+        few = scan.band[0] == 0 or scan.band[1] - scan.band[0] < FEW
+        if scan.high or (progressive and few):
             return False
         symbols = self._symbols.get(0x10 | table, b"\0")
         # An encoder that has symbols for several such blocks does not write that for one twice.

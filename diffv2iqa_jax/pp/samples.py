@@ -140,11 +140,14 @@ def of_grey(image: Image.Image, name: str) -> Samples | None:
     return Samples(x, None, top, "grey", info=image.info)
 
 
-def check_cut(image: Image.Image, bits: int, name: str) -> None:
-    """Refuses what Pillow shows wrong when it makes 8 bits of more.
+def check_jpeg2000(image: Image.Image, bits: int, reduced: bool, name: str) -> None:
+    """Refuses what Pillow's JPEG 2000 decoder shows wrong.
 
-    Its JPEG 2000 decoder adds a half before it shifts, so that the brightest colours turn to 0.
+    Where it makes 8 bits of more, it adds a half before it shifts, so that the brightest colours
+    turn to 0. Colours of fewer samples than brightness (sYCC of 4:2:0) come out far off.
     """
+    if reduced:
+        raise unsupported(name, "is JPEG 2000 with components of reduced resolution")
     if bits > 8 and image.format == "JPEG2000" and not image.mode.startswith("I"):
         what = f"is JPEG 2000 of {bits} bits in colour, whose whites would show black"
         raise unsupported(name, what)

@@ -1,9 +1,12 @@
-"""What files say of their colours outside a profile and where Pillow does not look."""
+"""What files say where Pillow does not look: of their colours and, in PNG, of their pixels."""
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
+
+from diffv2iqa_jax.errors import ImageError
 
 D65 = (0.3127, 0.329)  # the white of BMP, which says none
 BOXED = ("AVIF", "HEIF", "HEIC")  # as Pillow and its plug-ins call formats of ISO boxes
@@ -15,11 +18,13 @@ class Told(NamedTuple):
     """Attributes:
     cicp: ITU-T H.273's primaries, transfer and matrix, and 1 for the full range; or None.
     bits: of a sample, the most; 8 where nothing is looked for.
+    reduced: some components have fewer samples than others (JPEG 2000).
     info: what Pillow's `info` would hold of PNG: "icc_profile", "gamma", "chromaticity".
     """
 
     cicp: tuple[int, int, int, int] | None = None
     bits: int = 8
+    reduced: bool = False
     info: dict[str, Any] = {}  # noqa: RUF012, never changed
 
 
@@ -29,8 +34,8 @@ NOTHING = Told()
 def told(stream: BinaryIO, format: str | None) -> Told:
     """What a file says; the place in the stream stays as it was.
 
-    Read are PNG's chunks before the pixels, JPEG 2000's SIZ, the headers of BMP and PPM, and of
-    AVIF and HEIC the boxes nclx and pixi of the first picture.
+    Read are PNG's chunks before the pixels, JPEG 2000's SIZ and colr, the headers of BMP and PPM,
+    and of AVIF and HEIC the boxes nclx and pixi of the first picture.
     """
     readers = dict.fromkeys(BOXED, _of_boxes)
     readers |= {"PNG": _of_png, "JPEG2000": _of_jpeg2000, "BMP": _of_bmp, "PPM": _of_ppm}
@@ -61,12 +66,53 @@ def _of_png(stream: BinaryIO) -> Told:
     return Told(cicp, bits)
 
 
+def check_png(stream: BinaryIO, name: str) -> None:
+    """Refuses pixels that fail their checksum, which Pillow does not compare.
+
+    A rest of zeros, as a copy that failed leaves, may decode to pixels.
+
+    Raises:
+      ImageError: E_DECODE, they do.
+    """
+    here = stream.tell()
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8 and head[4:] != b"IEND":
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] != b"IDAT":
+            stream.seek(size + 4, 1)
+            continue
+        data, told = stream.read(size), stream.read(4)
+        if len(told) == 4 and zlib.crc32(b"IDAT" + data) != int.from_bytes(told, "big"):
+            raise ImageError(
+                "E_DECODE", f"{name}: damaged PNG (a checksum is wrong); copy it again"
+            )
+    stream.seek(here)
+
+
 def _of_jpeg2000(stream: BinaryIO) -> Told:
     stream.seek(0)
-    head = stream.read(4096)
+    head = stream.read(LARGEST)  # a profile may stand before it
     siz = head.index(b"\xff\x4f\xff\x51") + 2
     (components,) = struct.unpack_from(">H", head, siz + 38)
-    return Told(bits=max((bits & 0x7F) + 1 for bits in head[siz + 40 :: 3][:components]))
+    depths, across, down = (head[siz + 40 + i :: 3][:components] for i in range(3))
+    reduced = len({*zip(across, down, strict=True)}) > 1
+    info = _jp2_colours(head[: siz - 2])
+    return Told(bits=max((bits & 0x7F) + 1 for bits in depths), reduced=reduced, info=info)
+
+
+def _jp2_colours(head: bytes) -> dict[str, Any]:
+    """A profile, of no use where it is a number for other colours than sRGB, grey and sYCC.
+
+    Args:
+      head: the boxes before the codestream, which Pillow does not tell of.
+    """
+    for name, data in _boxes(dict(_boxes(head)).get(b"jp2h", b"")):
+        if name == b"colr" and data[:1] in (b"\2", b"\3"):
+            return {"icc_profile": data[3:]}
+        if name == b"colr" and data[:1] == b"\1":
+            number = int.from_bytes(data[3:7], "big")
+            return {} if number in (16, 17, 18) else {"icc_profile": b"%d" % number}
+    return {}
 
 
 def _of_ppm(stream: BinaryIO) -> Told:

@@ -300,6 +300,39 @@ def test_gamma_is_obeyed(gamma, mode):
         assert "gamma" not in decode.read(with_chunks(data, gama(near))).flags
 
 
+def jp2(x: np.ndarray, colr: bytes) -> bytes:
+    """A JPEG 2000 file that says `colr` of its colours."""
+    data = encoded(x, "JPEG2000", irreversible=False)
+    head, at = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    size, old = (struct.unpack_from(">I", data, i)[0] for i in (head, at))
+    box = struct.pack(">I4s", 8 + len(colr), b"colr") + colr
+    size = struct.pack(">I", size - old + len(box))
+    return data[:head] + size + data[head + 4 : at] + box + data[at + old :]
+
+
+def test_a_profile_in_jpeg_2000_is_obeyed():
+    """Pillow does not tell of it."""
+    x = colours()
+    for method in (b"\2\0\0", b"\3\0\0"):
+        found = decode.read(jp2(x, method + display_p3()))
+        assert found.flags == ("icc",) and off(found, seen(x, matrix=P3)) <= 1
+    assert decode.read(jp2(x, b"\2\0\0" + SRGB)).flags == ()
+    assert decode.read(jp2(x, b"\2\0\0" + b"nonsense" * 40)).flags == ("icc_ignored",)
+    assert decode.read(jp2(x, b"\1\0\0\0\0\0\x10")).flags == ()
+    romm = decode.read(jp2(x, b"\1\0\0\0\0\0\x15"))  # as a number
+    assert romm.flags == ("icc_ignored",) and off(romm, x) == 0
+
+
+def test_a_profile_of_which_a_part_is_missing_is_flagged():
+    x = np.full((16, 16, 3), 128, np.uint8)
+    data = encoded(x, "JPEG", icc_profile=display_p3(), quality=95)
+    at = data.index(b"ICC_PROFILE\0\1\1") + 13
+    first_of_two = data[:at] + b"\2" + data[at + 1 :]
+    no_deflate = with_chunks(encoded(x), chunk(b"iCCP", b"P3\0\0" + b"nonsense" * 40))
+    for found in map(decode.read, (first_of_two, no_deflate)):
+        assert found.flags == ("icc_ignored",) and off(found, x) <= 1
+
+
 def test_chromaticities_are_obeyed():
     x = colours()
     p3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)

@@ -49,6 +49,18 @@ def test_a_file_is_what_its_bytes_say(format, tmp_path):
 # B1 - B4
 
 
+def test_a_png_whose_pixels_fail_their_checksum_is_damaged():
+    """Pillow does not compare it, and may take a rest of zeros for pixels."""
+    data = encoded(picture(128, 128) // 40, "PNG")
+    assert decode.read(data + bytes(999)).flags == ()
+    middle = len(data) // 2
+    damaged = data[:middle] + bytes(len(data) - middle)
+    Image.open(io.BytesIO(damaged)).load()  # to Pillow, it is whole
+    with pytest.raises(ImageError, match="a checksum is wrong.*copy it again") as caught:
+        decode.read(damaged)
+    assert caught.value.code == "E_DECODE"
+
+
 def test_missing_empty_and_foreign_files(tmp_path):
     (tmp_path / "empty.jpg").write_bytes(b"")
     (tmp_path / "page.jpg").write_text("<html><body>404</body></html>")

@@ -231,6 +231,39 @@ def test_tga_is_told_by_its_header():
     assert refused(bytes(500)).code == "E_DECODE"
 
 
+@pytest.mark.parametrize(
+    "format, mode, name",
+    [
+        ("BLP", "P", "BLP"),
+        ("DDS", "RGB", "DDS"),
+        ("DIB", "RGB", "BMP without its file header"),
+        ("DIB", "1", "BMP without its file header"),
+        ("MSP", "1", "Microsoft Paint"),
+        ("PCX", "L", "PCX"),
+        ("SGI", "RGB", "SGI"),
+    ],
+)
+def test_what_pillow_writes_and_we_do_not_read_is_named(format, mode, name):
+    error = refused(encoded(Image.fromarray(smooth()).convert(mode), format))
+    assert error.code == "E_UNSUPPORTED" and f"is {name}, which is not read" in error.reason
+
+
+@pytest.mark.parametrize(
+    "head, name",
+    [
+        (b"\x8aMNG\r\n\x1a\n", "MNG"),
+        (b"\x8bJNG\r\n\x1a\n", "MNG"),
+        (b"Image type: RGB image\r\n", "IFUNC IM"),
+        (b"id=ImageMagick  version=1.0\n", "MIFF"),
+        (b"\0\0\0\x65\0\0\0\x07\0\0\0\x02\0\0\0\x18", "XWD"),
+        (b"FORM\0\2\x09\xb4ILBMBMHD", "ILBM"),
+        (b"\x97JB2\r\n\x1a\n", "JBIG2"),
+    ],
+)
+def test_older_kinds_are_named(head, name):
+    assert f"is {name}, which is not read; convert it" in refused(head + bytes(200)).reason
+
+
 @pytest.mark.parametrize("format", ["AVIF", "JPEG2000", "PPM"])
 def test_what_pillow_decodes_by_itself_is_read(format):
     x = smooth(64, 80)

@@ -57,6 +57,15 @@ def test_a_rest_of_zeros_or_garbage_is_damage(form):
     Image.open(io.BytesIO(early[2])).load()  # to Pillow, this one is whole
 
 
+def test_a_pattern_that_repeats_is_whole_though_its_code_is_all_zeros():
+    """In a pass over few coefficients, a block may be zeros from its first bit to its last."""
+    stripes = 128 - 4 * np.cos((2 * np.arange(8) + 1) * np.pi / 8)
+    image = np.tile(stripes.round().astype(np.uint8), (320, 40))
+    data = encoded(image, "JPEG", progressive=True, quality=75)
+    assert bytes(64) in data
+    np.testing.assert_allclose(decode.read(data).image_HWC[..., 0], image, atol=2)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_zeros_amid_the_data_are_damage(form):
     if form == "progressive":
@@ -96,6 +105,14 @@ def test_filling_that_cameras_write_is_no_damage():
     assert refused(data[:-2] + b"\1" * 200 + data[-2:]) == "E_DECODE"
 
 
+def test_data_left_over_for_a_flat_end_are_damage():
+    """A sector copied twice shifts the picture; what drops out below may be few bytes."""
+    flat = np.full((320, 320, 3), 255, np.uint8)
+    data = encoded(np.vstack([detailed(160, 320), flat]), "JPEG", quality=90, optimize=True)
+    at = jpeg.File(data, "x").scans[0].start + 2000
+    assert refused(data[:at] + data[at - 512 :]) == "E_DECODE"
+
+
 def test_no_whole_file_is_refused():
     """300 files: all qualities, samplings, tables, restarts, passes; flat, noisy and tiny ones."""
     g = np.random.default_rng(7)
@@ -132,4 +149,13 @@ def test_12_bits_are_named():
     data[data.index(b"\xff\xc0") + 4] = 12
     with pytest.raises(ImageError, match="JPEG of 12 bits") as caught:
         decode.read(bytes(data))
+    assert caught.value.code == "E_UNSUPPORTED"
+
+
+def test_a_height_behind_the_data_is_named():
+    data = bytearray(written("restarts"))
+    at = data.index(b"\xff\xc0") + 5
+    height, data[at : at + 2] = bytes(data[at : at + 2]), bytes(2)
+    with pytest.raises(ImageError, match="height stands behind its data.*convert it") as caught:
+        decode.read(bytes(data[:-2]) + b"\xff\xdc\0\4" + height + b"\xff\xd9")
     assert caught.value.code == "E_UNSUPPORTED"

@@ -364,6 +364,20 @@ def test_colours_of_more_than_8_bits_in_jpeg_2000_are_refused():
     bits = data.index(b"\xff\x4f\xff\x51") + 2 + 40
     data[bits : bits + 9 : 3] = bytes([11] * 3)
     assert "JPEG 2000 of 12 bits" in refused(bytes(data))
+    # Its header may stand behind a long profile.
+    uuid = struct.pack(">I4s", 8 + 50_000, b"uuid") + bytes(50_000)
+    at = data.index(b"jp2c") - 4
+    assert "JPEG 2000 of 12 bits" in refused(bytes(data[:at] + uuid + data[at:]))
+
+
+def test_jpeg2000_of_reduced_colours_is_refused():
+    """As films and scans have them (sYCC of 4:2:0); Pillow 13 is off by up to 60 levels there."""
+    data = bytearray(encoded(picture(H, W), "JPEG2000", irreversible=False))
+    siz = data.index(b"\xff\x4f\xff\x51") + 2
+    for component in (1, 2):
+        at = siz + 41 + 3 * component
+        data[at : at + 2] = b"\2\2"
+    assert "reduced resolution" in refused(bytes(data))
 
 
 @pytest.mark.parametrize("type_, bits", [("u1", 8), ("u2", 16), ("f4", 32)])
