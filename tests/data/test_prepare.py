@@ -268,6 +268,10 @@ def test_images_are_found_as_tables_name_them(photos, tmp_path, capsys):
         ("image,mos\n\np0.png,1\nq.png,x\n", "row 4: image 'q.png' is not in"),
         ("Image , MOS\np0.png,1\n", "'image' (did you mean 'Image'?), 'mos' (did you mean 'MOS'?)"),
         ("p0.png,1\np1.png,2\n", "its first row must name the columns"),
+        ("file,mos\np0.png,1\n", "; name yours with --image_column"),
+        ("image,mos\n,1\n,2\n", "row 3: names no image"),
+        (f"image,mos\n{'q' * 3000},1\n", "qqq'... is not in"),
+        ("sep=,\nimage;mos\np0.png;1\n", "must be separated as its first line says"),
     ],
 )
 def test_what_a_table_means_is_not_guessed(photos, text, message, tmp_path, capsys):
