@@ -93,11 +93,11 @@ def _fitting(
         if len(row) != width:
             comma = separator == "," and len(row) > width
             hint = " (a comma in a number? write a point)" if comma and width > 1 else ""
-            hint = hint or ("; its first row must name the columns" if width == 1 else "")
             wrong.append(f"row {number}: {len(row)} fields instead of {width}{hint}")
         fitting.append((number, row))
     if wrong:
-        raise TableError(f"{path}: {len(wrong)} rows do not fit its columns", wrong)
+        named = "its first row, which must name the columns" if width == 1 else "its columns"
+        raise TableError(f"{path}: {len(wrong)} rows do not fit {named}", wrong)
     return fitting
 
 
