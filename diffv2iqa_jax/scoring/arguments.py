@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 def check_crops(
     pp: str, crop: Callable[[np.ndarray], np.ndarray], score: Callable[[tuple], Any]
 ) -> None:
-    """Refuses a pipeline whose crops do not fit the model: of one size, or of none of two large ones.
+    """Refuses a pipeline whose crops do not fit the model, be they of one size or of any.
 
     Args:
       crop: picture (H, W, 3) -> a crop of it, by that pipeline.
