@@ -202,7 +202,8 @@ def replacing(name: str | os.PathLike) -> Iterator[str]:
 
 def _named(error: OSError, name: str) -> OSError:
     """The error with the file's name, which a full disk leaves out."""
-    return error if error.filename else OSError(error.errno, error.strerror, name)
+    named = error.filename or not error.errno
+    return error if named else OSError(error.errno, error.strerror, name)
 
 
 def ending(name: str | os.PathLike, known: Iterable[str]) -> str:

@@ -149,7 +149,7 @@ def pack(predictor: Predictor, path: str, *, dtype: str = "float32", **facts: An
 
     Args:
       dtype: of the weights in the file; "float16" halves it, and its scores differ a little.
-      facts: for the card, beside or instead of data, scale and licence.
+      facts: for the card, beside or instead of data, labels, scale and licence.
 
     Raises:
       WeightsError: the model was not trained here.

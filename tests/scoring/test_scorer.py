@@ -371,7 +371,8 @@ def test_a_packed_run_scores_as_the_run(run, each, tmp_path):
     scale = {"name": "stars", "low": 5, "high": 1, "higher_better": True}
     path = tmp_path / "packed.safetensors"
     of_run = predictor.load(str(run))
-    predictor.pack(of_run, str(path), scale=scale, data="stars", licence="CC0")
+    facts = {"scale": scale, "data": "stars", "labels": "given", "licence": "CC0"}
+    predictor.pack(of_run, str(path), **facts)
     scores = scorer.load(path, jit_cache=None)
     x = scores(picture())
     assert x.score == pytest.approx(each(picture()).score, abs=1e-6)

@@ -157,11 +157,11 @@ def test_a_rated_set_that_is_to_be_distorted_takes_no_keys_of_evaluation():
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("data.folder", "no/photos/here", "no .png.* files there; name a folder or a glob"),
+        ("data.folder", "no/photos/here", "no pictures there; name a folder or a glob"),
         ("data.distort.types", ("blur",), r"config.data.distort: types \['blur'\]: known are"),
         ("data.distort.clean", 1.5, "clean 1.5: must be a share"),
         ("data.distort.pairs", 127, r"pairs 127: must be 0 \(all\) to 126"),
-        ("data.distort.test", "nowhere", "no .png.* files there"),
+        ("data.distort.test", "nowhere", "no pictures there"),
         ("data.pp_train", "crop(", "crop"),
         ("data.fractions", (0.98, 0.01, 0.01), "too few"),
         ("data.fractions", (0.8, 0.2, 0.0), "no photos to test on: name some in distort.test"),
