@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from diffv2iqa_jax import storage, tables
-from diffv2iqa_jax.errors import UsageError, WeightsError
+from diffv2iqa_jax.errors import ROOM, UsageError, WeightsError
 from diffv2iqa_jax.pp import listing
 from diffv2iqa_jax.scoring import formats, inputs, output, resume
 from diffv2iqa_jax.scoring.result import Score
@@ -125,8 +125,7 @@ def main(argv: list[str] | None = None) -> int:
             raise
         if error.filename is None:
             _forget_stdout()
-        where = error.filename or "standard output"
-        code, line = USAGE, f"{where}: {error.strerror}; make room or give rights there"
+        code, line = USAGE, f"{error.filename or 'standard output'}: {error.strerror}; {ROOM}"
     except Exception as error:
         if debug:
             raise

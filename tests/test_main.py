@@ -68,7 +68,7 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data, settings):
         assert f"report: {work / 'report.html'}" in text
 
 
-IN_STAGE_1 = "--config.stages.restore."
+IN_STAGE_1, IN_STAGE_2 = "--config.stages.restore.", "--config.stages.quality."
 RUN = ("--workdir", "run")
 
 
@@ -86,6 +86,11 @@ RUN = ("--workdir", "run")
         ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
         ([*RUN, "--profile", "5:3"], "--profile 5:3: must be FIRST:LAST, steps from 1"),
         ([*RUN, "--profile", "3:5", "--mode", "views"], "--profile 3:5: goes with --mode train"),
+        ([*RUN, "--mode", "views", IN_STAGE_2 + "restorer.cached=False"], "stores no views"),
+        (
+            [*RUN, "--config", "restore", "--mode", "views"],
+            "--mode views: this run stores no views",
+        ),
         ([*RUN, "--topology", "v5e:4x4"], "--topology v5e:4x4: goes with --dry_run"),
         ([*RUN, "--dry_run", "--topology", "v5e"], "as in v5e:4x4"),
         ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),

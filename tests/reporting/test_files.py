@@ -5,7 +5,7 @@ import os
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax import bench, convert, export, report, score
+from diffv2iqa_jax import bench, convert, errors, export, report, score
 from diffv2iqa_jax.distortions import kadid
 from diffv2iqa_jax.reporting import charts
 from diffv2iqa_jax.tools import bench_score, gmad, monotone, pictures
@@ -87,7 +87,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_file(
     (tmp_path / argv[1]).write_text("older")
     with disk.full(5000):
         assert report.main([str(quality), *argv]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err == f"report: {argv[1]}: File too large; {errors.ROOM}\n"
     assert os.listdir() == [argv[1]] and (tmp_path / argv[1]).read_text() == "older"
 
 
