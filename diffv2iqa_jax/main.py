@@ -278,7 +278,7 @@ def run(argv: list[str]) -> int:
     _join({name: flags.FLAGS[name].value for name in JOINING})
     if len(argv) > 1:
         raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if _CONFIG.value is None or not _WORKDIR.value:
         raise errors.ConfigError("--config and --workdir must both be given")
     if _ON.value and _MODE.value != "evaluate":
         raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")

@@ -77,6 +77,7 @@ RUN = ("--workdir", "run")
     [
         ([IN_STAGE_1 + "optim.lr=1"], "--config and --workdir must both be given"),
         ([*RUN, "extra"], "argument 'extra'"),
+        (["--workdir", ""], "--config and --workdir must both be given"),
         ([*RUN, IN_STAGE_1 + "optim.lrr=1"], "restore.optim.lrr: no such key; did you mean 'lr'?"),
         ([*RUN, IN_STAGE_1 + "optim.xyzzy=1"], "restore.optim.xyzzy: no such key; known are ["),
         ([*RUN, IN_STAGE_1 + "data.name.x=1"], "name.x: no such key; 'builtin/small' is a value"),

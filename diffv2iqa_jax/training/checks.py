@@ -160,9 +160,14 @@ def check_prepared(config: dict, on: str | None = None) -> None:
     if not folder.strip():  # a path of no letters is the current folder
         what = "your photos" if name == PRISTINE else "prepared data sets"
         raise ConfigError(f"config.data.folder {folder!r}: name the folder of {what}")
-    for one in () if name == PRISTINE else (name, *([on] if on else [])):
+    if name != PRISTINE:
         with refusing("data"):
-            catalog.check(one, folder)
+            catalog.check(name, folder)
+    if on:
+        try:
+            catalog.check(on, folder)
+        except ValueError as error:
+            raise ConfigError(f"--on {on}: {error}") from error
 
 
 def data_found(settings: dict) -> bool:
