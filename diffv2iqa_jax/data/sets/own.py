@@ -39,9 +39,10 @@ def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) 
     if "level" in columns:
         levels, more = labels.parsed(rows, columns["level"])
         wrong += more + [
-            f"row {row['#']}: level {row[columns['level']]!r} must be a whole number"
+            f"row {row['#']}: level {row[columns['level']]!r} must be a whole number, of 31 bits"
+            " at most"
             for row, level in zip(rows, levels, strict=True)
-            if math.isfinite(level) and level != int(level)
+            if math.isfinite(level) and (level != int(level) or abs(level) >= 2**31)
         ]
     names, twice = {}, 0
     for row in rows:
