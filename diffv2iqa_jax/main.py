@@ -286,7 +286,7 @@ def run(argv: list[str]) -> int:
         raise errors.ConfigError(f"--profile {_PROFILE.value}: goes with --mode train")
     if _TOPOLOGY.value and not _DRY_RUN.value:
         raise errors.ConfigError(f"--topology {_TOPOLOGY.value}: goes with --dry_run")
-    config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    config, workdir = configs.plain(_CONFIG.value), storage.expanded(_WORKDIR.value)
     storage.check(workdir)
     check(config)
     start_jax()

@@ -120,6 +120,21 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, settings, arguments, me
     assert not (tmp_path / "run").exists()
 
 
+def test_a_workdir_is_in_the_home_folder_where_it_says_so(settings, tmp_path):
+    env = settings["env"] | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home" / "run").mkdir(parents=True)
+    (tmp_path / "home" / "run" / "config.json").write_text("{")
+    done = call(
+        settings | {"env": env, "cwd": tmp_path},
+        "--config",
+        "quickstart",
+        "--workdir=~/run",
+        "--dry_run",
+    )
+    assert done.returncode == errors.EXIT_CONFIG
+    assert str(tmp_path / "home" / "run") in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])
 def test_help_is_no_failure(settings, flag):
     done = call(settings, flag)
