@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, one_line
 
 if TYPE_CHECKING:  # a report reads configurations where ml_collections is not installed
     from ml_collections import ConfigDict
@@ -216,15 +216,6 @@ def refusing(section: str) -> Iterator[None]:
         raise
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError) as error:
         raise ConfigError(f"config.{section}: {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, without its class and in one line."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, KeyError):
-        return f"{error} is not there"
-    return " ".join(str(error).split())
 
 
 def call(fn: Callable, section: str, settings: dict, **given: Any) -> Any:

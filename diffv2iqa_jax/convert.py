@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from diffv2iqa_jax import storage
+from diffv2iqa_jax.errors import one_line
 from diffv2iqa_jax.weights import files, published, resize
 
 
@@ -133,7 +134,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         report = convert(**arguments)
     except (ValueError, OSError, MemoryError) as error:
-        line = " ".join(str(error).split()) or type(error).__name__
+        line = one_line(error) or "there is not enough memory"
         print(f"convert: {line}", file=sys.stderr)
         return 2
     for name, shape, ours in report:

@@ -1,8 +1,23 @@
 """What is refused, and by which class: each message is one line, what, why, what next."""
 
+import errno
+
 # Exit codes of a run: the configuration or the workdir cannot work, the loss is not finite, one of
 # several processes failed or was lost, asked to stop and saved.
 EXIT_CONFIG, EXIT_NOT_FINITE, EXIT_LOST, EXIT_PREEMPTED = 2, 70, 71, 75
+# What a user can do something about: no space, no rights.
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+ROOM = "make room or give rights there"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, without its class and in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return f"{text}; {ROOM}" if error.errno in STORAGE else text
+    if isinstance(error, KeyError):
+        return f"{error} is not there"
+    return " ".join(str(error).split())
 
 
 class ConfigError(ValueError):

@@ -13,7 +13,7 @@ import pathlib
 import sys
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import WeightsError
+from diffv2iqa_jax.errors import WeightsError, one_line
 from diffv2iqa_jax.scoring import predictor as predictors
 from diffv2iqa_jax.scoring import program
 
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(o)
     except (ValueError, OSError, TypeError) as error:
-        print(f"export: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"export: {one_line(error)}", file=sys.stderr)
         return NO_WEIGHTS if isinstance(error, WeightsError) else USAGE
     print(f"{o.dest}: written")
     return OK

@@ -49,8 +49,6 @@ _CACHE = flags.DEFINE_string(
 
 LOG = logging.getLogger("diffv2iqa_jax")
 JOINING = ("distributed", "coordinator", "num_processes", "process_id")  # flags
-# What a user can do something about: no space, no rights.
-STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def define_joining(values: flags.FlagValues) -> None:
@@ -154,6 +152,11 @@ def check(config: dict) -> None:
     from diffv2iqa_jax.training import chain, profiling
 
     chain.check(config, _ON.value)
+    runs = chain.stages(config, "")
+    if _MODE.value == "views" and not any(run["restorer"].get("cached") for run, _ in runs):
+        raise errors.ConfigError(
+            "--mode views: this run stores no views; set config.restorer.cached, or train it"
+        )
     profiling.check(_PROFILE.value)
 
 
@@ -275,7 +278,7 @@ def run(argv: list[str]) -> int:
     _join({name: flags.FLAGS[name].value for name in JOINING})
     if len(argv) > 1:
         raise errors.ConfigError(f"argument {argv[1]!r}: there are only flags, see --help")
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if _CONFIG.value is None or not _WORKDIR.value:
         raise errors.ConfigError("--config and --workdir must both be given")
     if _ON.value and _MODE.value != "evaluate":
         raise errors.ConfigError(f"--on {_ON.value}: goes with --mode evaluate")
@@ -283,7 +286,7 @@ def run(argv: list[str]) -> int:
         raise errors.ConfigError(f"--profile {_PROFILE.value}: goes with --mode train")
     if _TOPOLOGY.value and not _DRY_RUN.value:
         raise errors.ConfigError(f"--topology {_TOPOLOGY.value}: goes with --dry_run")
-    config, workdir = configs.plain(_CONFIG.value), _WORKDIR.value
+    config, workdir = configs.plain(_CONFIG.value), storage.expanded(_WORKDIR.value)
     storage.check(workdir)
     check(config)
     start_jax()
@@ -314,12 +317,9 @@ def main(argv: list[str]) -> int:
     except FloatingPointError as error:
         return _refuse(f"not finite, {error}", errors.EXIT_NOT_FINITE)
     except OSError as error:
-        if error.errno not in STORAGE:
+        if error.errno not in errors.STORAGE:
             return _crashed(error)
-        where = f"{error.filename}: " if error.filename else ""
-        code = _refuse(
-            f"{where}{error.strerror}; make room or give rights there", errors.EXIT_CONFIG
-        )
+        code = _refuse(errors.one_line(error), errors.EXIT_CONFIG)
         if error.errno == errno.ENOSPC:  # else Orbax's unfinished writes all complain at the end
             sys.stdout.flush()
             os._exit(code)

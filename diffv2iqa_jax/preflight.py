@@ -221,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     o = parse(argv)
     try:
         processes.start(o.coordinator, o.num_processes, o.process_id, automatic=o.distributed)
-        o.settings = settings(o)
+        o.settings, o.workdir = settings(o), storage.expanded(o.workdir)
         code = run(o, CHECKS)
         processes.end()
         return code

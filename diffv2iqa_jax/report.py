@@ -15,6 +15,7 @@ TensorFlow. Exit code 2: there is nothing to report on in the folder; nothing is
 import argparse
 import sys
 
+from diffv2iqa_jax.errors import one_line
 from diffv2iqa_jax.reporting import ablation, restoration
 from diffv2iqa_jax.reporting.run import quality_run, read
 from diffv2iqa_jax.reporting.write import headline_figure, name_and_folder, write, write_tables
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             print(write(args.run[0], args.output))
     except (ValueError, OSError) as error:
-        print(f"report: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"report: {one_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from diffv2iqa_jax import storage, tables
-from diffv2iqa_jax.errors import UsageError, WeightsError
+from diffv2iqa_jax.errors import ROOM, UsageError, WeightsError
 from diffv2iqa_jax.pp import listing
 from diffv2iqa_jax.scoring import formats, inputs, output, resume
 from diffv2iqa_jax.scoring.result import Score
@@ -82,7 +82,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         names = [name for option in OPTIONS for name in option.split()]
         raise UsageError(f"{unknown[0]}: no such option{tables.near(unknown[0], names)}")
     index, _, count = o.shard.partition("/")
-    if not (index.isdigit() and count.isdigit() and 1 <= int(index) <= int(count)):
+    if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise UsageError(f"--shard {o.shard}: must be I/N with 1 <= I <= N")
     o.shard = int(index), int(count)
     for name in AT_LEAST_ONE:
@@ -90,6 +90,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
             raise UsageError(f"--{name} {value}: must be at least 1")
     if o.output is None and (o.resume or o.overwrite):
         raise UsageError("--resume and --overwrite need -o FILE")
+    if o.output == "":
+        raise UsageError("-o '': names no file")
     if o.resume and o.overwrite:
         raise UsageError("--resume and --overwrite: only one of them")
     for name in (*o.inputs, o.maps or ""):
@@ -116,14 +118,25 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         code, line = INTERRUPTED, "interrupted; with -o FILE, --resume goes on"
     except BrokenPipeError:  # whoever read our rows has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         return OK
+    except OSError as error:  # no room or no rights where something is written
+        if debug:
+            raise
+        if error.filename is None:
+            _forget_stdout()
+        code, line = USAGE, f"{error.filename or 'standard output'}: {error.strerror}; {ROOM}"
     except Exception as error:
         if debug:
             raise
         code, line = INTERNAL, f"{error or type(error).__name__} (--debug shows where)"
     print(f"score: {' '.join(line.split())}", file=sys.stderr)
     return code
+
+
+def _forget_stdout() -> None:
+    """What is still to be written there goes nowhere: Python would complain of it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run(o: argparse.Namespace) -> int:

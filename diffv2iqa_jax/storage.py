@@ -233,6 +233,7 @@ def check_place(name: str | os.PathLike) -> None:
     if is_remote(name):
         check(name)
         return
+    _check_home(name)
     name, folder = os.fspath(name), os.path.dirname(name) or "."
     if os.path.exists(name) and not os.path.isfile(name):
         what = "a folder" if os.path.isdir(name) else "no file"
@@ -241,6 +242,16 @@ def check_place(name: str | os.PathLike) -> None:
         raise UsageError(f"{name}: {folder} is no folder; make it first")
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{name}: {folder} cannot be written to; name another place")
+
+
+def _check_home(name: str | os.PathLike) -> None:
+    """Refuses a ~ that the shell has left, as in --maps=~/m: a folder called so would be made.
+
+    Raises:
+      UsageError: the name starts with one.
+    """
+    if os.fspath(name).partition("/")[0] == "~":
+        raise UsageError(f"{name}: ~ is not replaced here; write $HOME or a whole path")
 
 
 def check_folder(name: str | os.PathLike) -> None:
@@ -252,6 +263,7 @@ def check_folder(name: str | os.PathLike) -> None:
     if is_remote(name):
         check(name)
         return
+    _check_home(name)
     name = os.fspath(name)
     suffix = pathlib.PurePath(name).suffix
     if os.path.isdir(name) or name.endswith("/"):

@@ -7,6 +7,7 @@ import csv
 import difflib
 import io
 import os
+import posixpath
 import re
 import zipfile
 from collections.abc import Iterable
@@ -42,8 +43,8 @@ def read(
 
     Args:
       path: text in UTF-8, UTF-16 or UTF-32, whose cells are separated by , ; | or tabs, as a first
-        line `sep=;` says or as its rows tell; or an .xlsx file, of which the first sheet with text
-        counts.
+        line `sep=;` says or as its rows tell; or an .xlsx file, of which the first sheet with two
+        rows counts, as its tabs stand.
       columns: names of the columns; if none, the first row names them.
       errors: what is done about bytes that are no UTF-8, as `bytes.decode` takes it.
 
@@ -55,8 +56,9 @@ def read(
     except OSError as error:
         raise TableError(f"{path}: cannot be read ({error.strerror})") from None
     if data.startswith(b"PK\3\4"):
-        sheets = [sheet for sheet in excel(path) if any(map(any, sheet))]
-        numbered, separator = list(enumerate(sheets[0] if sheets else [], 1)), ""
+        sheets = excel(path)
+        sheet = next((x for x in sheets if sum(map(any, x)) > 1), max(sheets, key=len))
+        numbered, separator = list(enumerate(sheet, 1)), ""
     else:
         numbered, separator = _parsed(path, _text(path, data, errors))
     numbered = [(n, [c.strip() for c in row]) for n, row in numbered if any(map(str.strip, row))]
@@ -90,11 +92,12 @@ def _fitting(
             row = row + [""] * (width - len(row) if not separator else 0)
         if len(row) != width:
             comma = separator == "," and len(row) > width
-            hint = " (a comma in a number? write a point)" if comma else ""
+            hint = " (a comma in a number? write a point)" if comma and width > 1 else ""
             wrong.append(f"row {number}: {len(row)} fields instead of {width}{hint}")
         fitting.append((number, row))
     if wrong:
-        raise TableError(f"{path}: {len(wrong)} rows do not fit its columns", wrong)
+        named = "its first row, which must name the columns" if width == 1 else "its columns"
+        raise TableError(f"{path}: {len(wrong)} rows do not fit {named}", wrong)
     return fitting
 
 
@@ -110,13 +113,13 @@ def _text(path: str | os.PathLike, data: bytes, errors: str) -> str:
             f"{path}: row {line}: is not UTF-8 text ({error.reason}); save it as UTF-8"
         ) from None
     if "\0" in text:
-        raise TableError(f"{path}: holds zero bytes, as no table of text does; save it as CSV")
+        raise TableError(f"{path}: holds zero bytes, as no table does; save it as UTF-8 text")
     return text
 
 
 def _parsed(path: str | os.PathLike, text: str) -> tuple[list[tuple[int, list[str]]], str]:
     """The rows of a text, numbered by the line where each starts, and the separator."""
-    said = re.match(r'"?sep=(.)"?[;,\t]*(?:\r\n|\r|\n|$)', text)
+    said = re.match(r'(?i)"?sep=(.)"?[;,\t]*(?:\r\n|\r|\n|$)', text)
     if said:  # Excel's word for it
         separator, text = said[1], "\n" + text[said.end() :]
     else:
@@ -168,7 +171,9 @@ def unnamed(columns: Iterable[str]) -> str:
     columns = list(columns)
     if any(re.fullmatch(r"[-+.\d]+|.*\.(png|jpe?g|bmp|tiff?|webp)", c, re.I) for c in columns if c):
         return "; its first row must name the columns"
-    if len(columns) == 1 and " " in columns[0]:
+    if len(columns) == 1 and re.search(r"[,;\t|]", columns[0]):
+        return "; its columns must be separated as its first line says"
+    if len(columns) == 1 and re.search(r"[ :]", columns[0]):
         return "; its columns must be separated by , ; | or tabs"
     return ""
 
@@ -228,10 +233,7 @@ def excel(path: str | os.PathLike) -> list[list[list[str]]]:
             parts = [i.filename for i in file.infolist()]
             shared = "xl/sharedStrings.xml"
             texts = [_of_text(x) for x in _xml(file, shared, path)] if shared in parts else []
-            sheets = sorted(
-                (p for p in parts if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", p)),
-                key=lambda p: (len(p), p),
-            )
+            sheets = [p for p in _tabs(file, path) if p in parts]
             if not sheets:
                 raise TableError(f"{path}: is a ZIP file, but no Excel file; save it as CSV")
             return [_sheet(_xml(file, sheet, path), texts) for sheet in sheets]
@@ -241,6 +243,22 @@ def excel(path: str | os.PathLike) -> list[list[list[str]]]:
         if isinstance(error, TableError):
             raise
         raise TableError(f"{path}: cannot be read as an Excel file ({error})") from error
+
+
+def _tabs(file: zipfile.ZipFile, path: str | os.PathLike) -> list[str]:
+    """The parts that hold the sheets, as the tabs of the workbook stand, whatever they are called.
+
+    Without a workbook, those of the usual names.
+    """
+    book, links = "xl/workbook.xml", "xl/_rels/workbook.xml.rels"
+    if not {book, links} <= set(file.namelist()):
+        named = (p for p in file.namelist() if re.fullmatch(r"xl/worksheets/sheet\d+\.xml", p))
+        return sorted(named, key=lambda p: (len(p), p))
+    targets = {x.get("Id"): x.get("Target", "") for x in _xml(file, links, path)}
+    tabs = (x for x in _xml(file, book, path).iter() if x.tag.endswith("}sheet"))
+    # The attribute's namespace is one of two, by the kind of Excel file.
+    ids = (next((v for k, v in x.attrib.items() if k.endswith("}id")), "") for x in tabs)
+    return [posixpath.join("/xl", targets.get(x, "")).removeprefix("/") for x in ids]
 
 
 def _xml(file: zipfile.ZipFile, part: str, path: str | os.PathLike) -> ElementTree.Element:
@@ -273,6 +291,10 @@ def _sheet(root: ElementTree.Element, texts: list[str]) -> list[list[str]]:
             cells[at] = texts[int(value)] if kind == "s" else value.strip()
             if kind == "inlineStr":
                 cells[at] = _of_text(cell)
+            elif kind == "b":  # no number, although it is stored as 0 or 1
+                cells[at] = {"0": "FALSE", "1": "TRUE"}.get(cells[at], cells[at])
+            elif not cells[at]:  # a formula that the program that wrote it did not work out
+                cells[at] = next((f"={x.text or ''}" for x in cell if x.tag.endswith("}f")), "")
         rows.append(cells)
     return rows
 

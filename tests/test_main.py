@@ -68,7 +68,7 @@ def test_both_stages_run_survive_a_signal_and_resume(tmp_path, data, settings):
         assert f"report: {work / 'report.html'}" in text
 
 
-IN_STAGE_1 = "--config.stages.restore."
+IN_STAGE_1, IN_STAGE_2 = "--config.stages.restore.", "--config.stages.quality."
 RUN = ("--workdir", "run")
 
 
@@ -77,6 +77,7 @@ RUN = ("--workdir", "run")
     [
         ([IN_STAGE_1 + "optim.lr=1"], "--config and --workdir must both be given"),
         ([*RUN, "extra"], "argument 'extra'"),
+        (["--workdir", ""], "--config and --workdir must both be given"),
         ([*RUN, IN_STAGE_1 + "optim.lrr=1"], "restore.optim.lrr: no such key; did you mean 'lr'?"),
         ([*RUN, IN_STAGE_1 + "optim.xyzzy=1"], "restore.optim.xyzzy: no such key; known are ["),
         ([*RUN, IN_STAGE_1 + "data.name.x=1"], "name.x: no such key; 'builtin/small' is a value"),
@@ -86,6 +87,11 @@ RUN = ("--workdir", "run")
         ([*RUN, "--on", "livec"], "--on livec: goes with --mode evaluate"),
         ([*RUN, "--profile", "5:3"], "--profile 5:3: must be FIRST:LAST, steps from 1"),
         ([*RUN, "--profile", "3:5", "--mode", "views"], "--profile 3:5: goes with --mode train"),
+        ([*RUN, "--mode", "views", IN_STAGE_2 + "restorer.cached=False"], "stores no views"),
+        (
+            [*RUN, "--config", "restore", "--mode", "views"],
+            "--mode views: this run stores no views",
+        ),
         ([*RUN, "--topology", "v5e:4x4"], "--topology v5e:4x4: goes with --dry_run"),
         ([*RUN, "--dry_run", "--topology", "v5e"], "as in v5e:4x4"),
         ([*RUN, "--config", "quikstart"], "no such configuration; did you mean 'quickstart'?"),
@@ -112,6 +118,21 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, settings, arguments, me
     assert done.returncode == errors.EXIT_CONFIG
     assert message in done.stderr and done.stderr.strip().count("\n") == 0, done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_is_in_the_home_folder_where_it_says_so(settings, tmp_path):
+    env = settings["env"] | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home" / "run").mkdir(parents=True)
+    (tmp_path / "home" / "run" / "config.json").write_text("{")
+    done = call(
+        settings | {"env": env, "cwd": tmp_path},
+        "--config",
+        "quickstart",
+        "--workdir=~/run",
+        "--dry_run",
+    )
+    assert done.returncode == errors.EXIT_CONFIG
+    assert str(tmp_path / "home" / "run") in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h", "--helpfull"])

@@ -1,5 +1,7 @@
 """Tables as people and their programs write them: read as meant, or refused with the row."""
 
+import zipfile
+
 import pytest
 
 from diffv2iqa_jax import tables
@@ -26,6 +28,7 @@ FORMS = {
     "marked": text(",", "\r\n").encode("utf-8-sig"),
     "old Macintosh": text(",", "\r").encode(),
     "said": b"sep=;\r\n" + text(";", "\r\n").encode(),
+    "said loudly": b"SEP=;\r\n" + text(";", "\r\n").encode(),
     "said and marked": ("sep=|\n" + text("|")).encode("utf-8-sig"),
     "blank": b"\n\n" + text(",").replace("\n", "\n\n,,\n").encode(),
     "commented": b"# by the laboratory\n" + text(",").encode(),
@@ -64,6 +67,45 @@ def test_an_excel_file_is_read_whatever_it_is_called(tmp_path):
     assert [number for number, _ in found.rows] == [2, 3]
 
 
+SHEET = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+
+
+def book(path, *parts):
+    """An Excel file of sheets in the order of its tabs: (path of the part, rows as XML)."""
+    tabs = "".join(f'<sheet name="{i}" r:id="rId{i}"/>' for i in range(len(parts)))
+    links = "".join(f'<Relationship Id="rId{i}" Target="{p}"/>' for i, (p, _) in enumerate(parts))
+    with zipfile.ZipFile(path, "w") as file:
+        start = f'<workbook xmlns="{SHEET}" xmlns:r="http://{SHEET[7:].split("/")[0]}/r">'
+        file.writestr("xl/workbook.xml", f"{start}<sheets>{tabs}</sheets></workbook>")
+        rels = f'<Relationships xmlns="http://rels">{links}</Relationships>'
+        file.writestr("xl/_rels/workbook.xml.rels", rels)
+        for part, rows in parts:
+            sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{rows}</sheetData></worksheet>'
+            file.writestr(part.strip("/") if part[0] == "/" else f"xl/{part}", sheet)
+
+
+def rows_of(*values):
+    """A column as XML: numbers, or whole cells."""
+    cells = (v if str(v).startswith("<") else f"<c><v>{v}</v></c>" for v in values)
+    return "".join(f"<row>{cell}</row>" for cell in cells)
+
+
+def test_the_first_sheet_is_that_of_the_first_tab_whatever_its_part_is_called(tmp_path):
+    path = tmp_path / "x.xlsx"
+    book(path, ("worksheets/sheet2.xml", rows_of(1, 2)), ("worksheets/sheet1.xml", rows_of(3, 4)))
+    assert tables.read(path).columns == ("1",)
+    book(path, ("/xl/worksheets/data.xml", rows_of(5, 6)))
+    assert tables.read(path).rows == [(2, ["6"])]
+    book(path, ("worksheets/sheet1.xml", rows_of(7)), ("worksheets/sheet2.xml", rows_of(8, 9)))
+    assert tables.read(path).columns == ("8",)  # a note alone is no table
+
+
+def test_cells_of_excel_that_hold_no_number_are_none(tmp_path):
+    truth, formula = '<c t="b"><v>1</v></c>', "<c><f>A1+1</f></c>"
+    book(tmp_path / "x.xlsx", ("worksheets/sheet1.xml", rows_of(1, truth, formula)))
+    assert [row for _, row in tables.read(tmp_path / "x.xlsx").rows] == [["TRUE"], ["=A1+1"]]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
@@ -77,6 +119,9 @@ def test_an_excel_file_is_read_whatever_it_is_called(tmp_path):
         (b'image,mos\n"a"b,1\n', "row 2: "),
         (b"image,mos\nb,1\n\xe9,1\n", "row 3: is not UTF-8"),
         (b"image,mos\n\0\0,1\n", "holds zero bytes"),
+        ("image,mos\na,1\n".encode("utf-16-le"), "save it as UTF-8"),
+        (b"My study,,\nimage,mos,x\na,1,2\n", "fit its first row, which must name the columns"),
+        (b"My study\nimage,mos,x\na,1,2\n", "fit its first row, which must name the columns"),
         (tables.OLD_EXCEL + b"\0" * 500, "old Excel"),
         (b"PK\3\4 no archive", "cannot be read as an Excel file"),
     ],

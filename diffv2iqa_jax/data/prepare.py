@@ -27,7 +27,7 @@ from diffv2iqa_jax.data import prepared
 from diffv2iqa_jax.data.sets import archives, catalog, facts, own, readers
 from diffv2iqa_jax.data.sets.catalog import SETS, LayoutError, NothingError, Row, Set
 from diffv2iqa_jax.data.sets.layout import Layout
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, one_line
 from diffv2iqa_jax.pp.decode import ICC, ORIENTATIONS, TO_STORE, Reading
 
 OWN = ("csv", "pool")
@@ -172,7 +172,12 @@ def _build(plan: Plan, o: argparse.Namespace) -> dict[str, Any]:
 
     if catalog.complete(plan.name, o.folder):
         return prepared.swapped(plan.name, o.folder, build)
-    return build(o.folder)
+    try:
+        return build(o.folder)
+    except (LayoutError, OSError):
+        with contextlib.suppress(OSError):  # it holds something
+            os.rmdir(catalog.place(plan.name, o.folder).parent)
+        raise
 
 
 def run(name: str, o: argparse.Namespace) -> None:
@@ -274,7 +279,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         run(f"{o.set}/{o.name}" if o.set in OWN else o.set, o)
     except (LayoutError, OSError) as error:
-        print(f"prepare: {error}", file=sys.stderr)
+        line = one_line(error) if isinstance(error, OSError) else error
+        print(f"prepare: {line}", file=sys.stderr)
         return EXIT_NOTHING if isinstance(error, NothingError) else EXIT_LAYOUT
     return 0
 

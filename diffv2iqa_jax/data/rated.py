@@ -6,12 +6,11 @@ import jax
 import numpy as np
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.config import one_line
 from diffv2iqa_jax.data import evaluation, pipeline, reading, splits
 from diffv2iqa_jax.data.interface import Batches
 from diffv2iqa_jax.data.sets import catalog, registry
 from diffv2iqa_jax.data.stored_views import StoredViews
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, one_line
 
 LOG = logging.getLogger(__name__)
 

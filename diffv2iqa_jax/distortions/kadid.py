@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from diffv2iqa_jax import pixels, rng, storage
 from diffv2iqa_jax.distortions import codecs, colour, spatial
 from diffv2iqa_jax.distortions.names import LEVELS, TYPES
+from diffv2iqa_jax.errors import one_line
 from diffv2iqa_jax.pp import decode
 
 SMALLEST = 16  # pixels each way
@@ -303,7 +304,7 @@ def main(argv: list[str] | None = None) -> int:
         with storage.replacing(o.sheet) as unfinished:
             made.save(unfinished, "PNG")
     except (ValueError, OSError) as error:
-        print(f"distort: {error}", file=sys.stderr)
+        print(f"distort: {one_line(error)}", file=sys.stderr)
         return 2
     print(f"{o.sheet}: {len(TYPES)} types at levels {LEVELS[0]} to {LEVELS[-1]}")
     return 0

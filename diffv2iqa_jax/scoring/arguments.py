@@ -53,7 +53,7 @@ def check_count(name: str, value: Any, least: int = 1) -> None:
 def check_crops(
     pp: str, crop: Callable[[np.ndarray], np.ndarray], score: Callable[[tuple], Any]
 ) -> None:
-    """Refuses a pipeline whose crops do not fit the model. Crops of no fixed size pass.
+    """Refuses a pipeline whose crops do not fit the model, be they of one size or of any.
 
     Args:
       crop: picture (H, W, 3) -> a crop of it, by that pipeline.
@@ -62,17 +62,32 @@ def check_crops(
     Raises:
       ValueError: the model takes no crops of this size.
     """
-    shapes = {crop(np.zeros((*sides, 3), np.uint8)).shape for sides in ((8, 13), (11, 7))}
-    if len(shapes) > 1:
+
+    def shapes(*sides: tuple[int, int]) -> set[tuple]:
+        return {crop(np.zeros((*side, 3), np.uint8)).shape for side in sides}
+
+    found = shapes((8, 13), (11, 7))
+    if len(found) > 1:
+        # Each picture has a shape of its own; these are large enough for any net's levels.
+        if all(_error(score, shape) for shape in shapes((512, 768), (768, 512))):
+            raise ValueError(
+                f"pp {pp!r}: its crops are of any size, and this model takes one; end it in grid(n)"
+            )
         return
-    shape = shapes.pop()
-    try:
-        score(shape)
-    except building.UNFIT as error:
+    shape = found.pop()
+    if error := _error(score, shape):
         height, width, _ = shape
         raise ValueError(
             f"pp {pp!r}: crops of {height} x {width} do not fit this model ({building.why(error)})"
         ) from error
+
+
+def _error(score: Callable[[tuple], Any], shape: tuple) -> Exception | None:
+    try:
+        score(shape)
+    except building.UNFIT as error:
+        return error
+    return None
 
 
 def check_images(images_BHWC: jax.Array) -> None:

@@ -9,6 +9,7 @@ import importlib.util
 import itertools
 import json
 import pathlib
+import tempfile
 from collections.abc import Callable, Iterator
 from html import escape
 from typing import Any
@@ -149,9 +150,9 @@ def write_xlsx(rows: Rows, path: str, columns: list[str], safe: bool) -> None:
     """One sheet; texts are texts, so that no cell is a formula or a link."""
     import xlsxwriter
 
-    # Rows go to a temporary file at once, instead of waiting in memory.
-    book = xlsxwriter.Workbook(path, {"constant_memory": True})
-    try:
+    # Rows go to temporary files at once, instead of waiting in memory.
+    with tempfile.TemporaryDirectory() as place:
+        book = xlsxwriter.Workbook(path, {"constant_memory": True, "tmpdir": place})
         sheet = book.add_worksheet("scores")
         for column, name in enumerate(columns):
             sheet.write_string(0, column, name)
@@ -162,9 +163,10 @@ def write_xlsx(rows: Rows, path: str, columns: list[str], safe: bool) -> None:
                     sheet.write_number(number, column, value)
                 elif value is not None:
                     sheet.write_string(number, column, _text(value, safe))
-        book.close()
-    except xlsxwriter.exceptions.XlsxFileError as error:  # it wraps what the disk said
-        raise OSError(str(error)) from None
+        try:
+            book.close()
+        except xlsxwriter.exceptions.XlsxFileError as error:  # it wraps what the disk said
+            raise OSError(str(error)) from None
 
 
 WRITERS: dict[str, Callable[[Rows, str, list[str], bool], None]] = {

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 
 from diffv2iqa_jax import storage
+from diffv2iqa_jax.errors import one_line
 
 SIDES = (384, 512)  # height and width of a photo, pixels
 LARGE = (3000, 4000)
@@ -130,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
         if o.json:
             storage.write(o.json, json.dumps(rows, indent=1) + "\n")
     except (ValueError, OSError, subprocess.CalledProcessError) as error:
-        print(f"bench_score: {' '.join(str(error).split())[:300]}", file=sys.stderr)
+        print(f"bench_score: {one_line(error)[:300]}", file=sys.stderr)
         return 2
     return 0
 

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from diffv2iqa_jax import storage
+from diffv2iqa_jax.errors import one_line
 from diffv2iqa_jax.reporting import charts, html
 
 LEVELS = 6
@@ -192,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         storage.write(out / "pairs.json", json.dumps(compared, indent=1, allow_nan=False) + "\n")
         storage.write(out / "pairs.html", text)
     except (ValueError, OSError) as error:
-        print(f"gmad: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"gmad: {one_line(error)}", file=sys.stderr)
         return 2
     print(out / "pairs.html")
     return 0

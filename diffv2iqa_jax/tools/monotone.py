@@ -20,7 +20,7 @@ from diffv2iqa_jax import pixels, rng, storage
 from diffv2iqa_jax.data import shelf
 from diffv2iqa_jax.distortions.kadid import distort
 from diffv2iqa_jax.distortions.names import LEVELS, TASTE, TYPES
-from diffv2iqa_jax.errors import WeightsError
+from diffv2iqa_jax.errors import WeightsError, one_line
 from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.scoring import scorer
 
@@ -96,7 +96,7 @@ def main(argv: list[str] | None = None) -> int:
         if o.json:
             storage.write(o.json, json.dumps(found, indent=1, allow_nan=False) + "\n")
     except (WeightsError, ValueError, OSError) as error:
-        print(f"monotone: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"monotone: {one_line(error)}", file=sys.stderr)
         return 2
     for name, row in found["types"].items():
         means = " ".join(f"{mean:.3f}" for mean in row["means"])

@@ -23,7 +23,7 @@ from diffv2iqa_jax import pixels, rng, storage
 from diffv2iqa_jax.data.sets import scenes
 from diffv2iqa_jax.distortions import kadid
 from diffv2iqa_jax.distortions.names import LEVELS, TYPES
-from diffv2iqa_jax.errors import ImageError, WeightsError
+from diffv2iqa_jax.errors import ImageError, WeightsError, one_line
 from diffv2iqa_jax.pp import decode
 from diffv2iqa_jax.reporting import charts
 from diffv2iqa_jax.scoring import maps, predictor, scorer
@@ -346,7 +346,7 @@ def main(argv: list[str] | None = None) -> int:
             falling = int((np.diff(drawn) < 0).all(axis=1).sum())
             line = f", {falling} of {len(drawn)} rows fall throughout"
     except (WeightsError, ImageError, ValueError, OSError) as error:
-        print(f"pictures: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"pictures: {one_line(error)}", file=sys.stderr)
         return 2
     print(f"{o.output}: written{line}")
     return 0

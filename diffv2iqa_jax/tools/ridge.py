@@ -21,6 +21,7 @@ import numpy as np
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels
 from diffv2iqa_jax.data.rated import Rated
+from diffv2iqa_jax.errors import one_line
 from diffv2iqa_jax.evaluation import predictions
 from diffv2iqa_jax.reporting import write
 from diffv2iqa_jax.training import checks
@@ -137,7 +138,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("no features: give --vit, --resnet or both")
         agreement = run(config, o.workdir, files)["scores"]["score"]
     except (ValueError, OSError, AttributeError) as error:
-        print(f"ridge: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"ridge: {one_line(error)}", file=sys.stderr)
         return 2
     print(f"{o.workdir}: SRCC {agreement['srcc']:.4f}, PLCC {agreement['plcc']:.4f}")
     return 0

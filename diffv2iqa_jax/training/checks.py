@@ -67,7 +67,7 @@ def check(config: dict) -> None:
     else:
         check_restorer(config["restorer"])
     if task == "quality":
-        if config["loss"] not in losses.LOSSES:
+        if not isinstance(config["loss"], str) or config["loss"] not in losses.LOSSES:
             known = sorted(losses.LOSSES)
             raise ConfigError(f"config.loss {config['loss']!r}: known are {known}")
         check_views(config)
@@ -160,9 +160,14 @@ def check_prepared(config: dict, on: str | None = None) -> None:
     if not folder.strip():  # a path of no letters is the current folder
         what = "your photos" if name == PRISTINE else "prepared data sets"
         raise ConfigError(f"config.data.folder {folder!r}: name the folder of {what}")
-    for one in () if name == PRISTINE else (name, *([on] if on else [])):
+    if name != PRISTINE:
         with refusing("data"):
-            catalog.check(one, folder)
+            catalog.check(name, folder)
+    if on:
+        try:
+            catalog.check(on, folder)
+        except ValueError as error:
+            raise ConfigError(f"--on {on}: {error}") from error
 
 
 def data_found(settings: dict) -> bool:
@@ -181,6 +186,8 @@ def check_restorer(settings: dict) -> None:
         raise ConfigError(f"config.restorer.kind {kind!r}: known are {sorted(restorers.RESTORERS)}")
     if "net" in settings and kind in NETS:
         call(NETS[kind], "restorer.net", settings["net"], dtype="float32")
+    if not isinstance(settings.get("schedule", {}), dict):
+        raise ConfigError(f"config.restorer.schedule {settings['schedule']!r}: must be a section")
     others = {k: v for k, v in settings.items() if k != "kind"}
     if kind in restorers.FIELDS:
         call(restorers.FIELDS[kind], "restorer", others)  # names a key that is not there

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import pixels, storage
-from diffv2iqa_jax.errors import ConfigError
+from diffv2iqa_jax.errors import ConfigError, one_line
 from diffv2iqa_jax.models import quality
 from diffv2iqa_jax.tasks import stages
 from diffv2iqa_jax.training import checks, saved
@@ -69,7 +69,7 @@ def resolve(
     except (OSError, ValueError, KeyError) as error:
         stages_of = os.path.join(run, "restore", "checkpoints")
         inside = storage.exists(stages_of) and f"; it holds stages: name {run}/restore"
-        text = configs.one_line(error)
+        text = one_line(error)
         raise ConfigError(f"{where}: {text}{inside or ''}") from error
     settings = _changed(stage1, reference["changes"], where)
     data = {k: stage1["data"].get(k) for k in ("name", "parts", "split", "fractions")}
@@ -163,7 +163,7 @@ def pretrained(config: dict[str, Any], shapes: Weights) -> dict[str, Weights]:
             for path, weights in read.items():
                 files.place(shapes, path, weights)
         except (ValueError, OSError, KeyError) as error:
-            text = configs.one_line(error)
+            text = one_line(error)
             raise ConfigError(f"config.pretrained.{name} {source!r}: {text}") from error
         weights_at |= read
     return weights_at

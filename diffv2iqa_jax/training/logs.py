@@ -194,8 +194,8 @@ def _cut(path: str, step: int) -> tuple[storage.Lines, list[dict[str, Any]]]:
 def process_log(workdir: str) -> Iterator[None]:
     """Within it our own lines also go to WORKDIR/logs/process-N.log, of process N.
 
-    So does what ends it: an error that is not one of EXPECTED with its traceback. A run that is
-    started again appends.
+    So does what ends it: an error that is not one of EXPECTED with its class and traceback. A run
+    that is started again appends.
     """
     index = jax.process_index()
     handler = _Appending(os.path.join(workdir, "logs", f"process-{index}.log"))
@@ -213,7 +213,8 @@ def process_log(workdir: str) -> Iterator[None]:
         yield
     except BaseException as error:
         expected = isinstance(error, EXPECTED)
-        note(f"{type(error).__name__}: {error}", None if expected else error)
+        text = str(error) if expected else f"{type(error).__name__}: {error}"
+        note(text, None if expected else error)
         raise
     finally:
         OURS.removeHandler(handler)

@@ -268,6 +268,10 @@ def test_images_are_found_as_tables_name_them(photos, tmp_path, capsys):
         ("image,mos\n\np0.png,1\nq.png,x\n", "row 4: image 'q.png' is not in"),
         ("Image , MOS\np0.png,1\n", "'image' (did you mean 'Image'?), 'mos' (did you mean 'MOS'?)"),
         ("p0.png,1\np1.png,2\n", "its first row must name the columns"),
+        ("file,mos\np0.png,1\n", "; name yours with --image_column"),
+        ("image,mos\n,1\n,2\n", "row 3: names no image"),
+        (f"image,mos\n{'q' * 3000},1\n", "qqq'... is not in"),
+        ("sep=,\nimage;mos\np0.png;1\n", "must be separated as its first line says"),
     ],
 )
 def test_what_a_table_means_is_not_guessed(photos, text, message, tmp_path, capsys):
@@ -282,6 +286,26 @@ def test_levels_are_whole(photos, tmp_path, capsys):
     argv = ("csv", "--name", "a", "--source", path, "--folder", tmp_path / "data")
     code, _, err = run(capsys, *argv, "--level_column", "level")
     assert code == 2 and "row 3: level '2.5' must be a whole number" in err
+    labelled(photos, "image,mos,level\np0.png,1,1e30\np1.png,1,-3000000000\n")
+    code, _, err = run(capsys, *argv, "--level_column", "level")
+    assert code == 2 and "2 bad rows" in err and "must be a whole number, of 31 bits at most" in err
+
+
+def test_a_set_that_is_refused_leaves_no_folder_of_its_name(photos, tmp_path, capsys):
+    (photos / "p1.png").write_bytes(b"none")
+    path = labelled(photos, "image,mos\np0.png,1\np1.png,2\n")
+    argv = ("csv", "--source", path, "--folder", tmp_path / "data", "--name")
+    assert run(capsys, *argv, "a")[0] == 2
+    assert not [p for p in (tmp_path / "data").rglob("*") if "csv-a" in p.name]
+    code, _, err = run(capsys, *argv, "a" * 300)
+    assert code == 2 and "File name too long" in err and "[Errno" not in err
+
+
+def test_what_is_no_archive_is_one_line_without_classes(tmp_path, capsys):
+    (tmp_path / "x.tar.gz").write_bytes(b"junk")
+    argv = ("pool", "--name", "a", "--source", tmp_path / "x.tar.gz", "--folder", tmp_path / "d")
+    code, _, err = run(capsys, *argv)
+    assert code == 2 and err.count("\n") == 1 and "Error" not in err and "download it again" in err
 
 
 def test_a_pool_has_no_opinions(photos, tmp_path, capsys):

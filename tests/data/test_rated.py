@@ -114,6 +114,8 @@ def test_bad_settings_are_refused_before_anything_starts(folder, changes, messag
         checks.check_prepared(config)
     with pytest.raises(ConfigError, match="prepare csv --name no"):
         checks.check_prepared(runs.stage1(folder), "csv/no")
+    with pytest.raises(ConfigError, match="^--on builtin/smal: .*did you mean 'builtin/small'"):
+        checks.check_prepared(runs.stage1(folder), "builtin/smal")
 
 
 def test_a_set_without_parts_has_no_official_split(folder):

@@ -5,7 +5,7 @@ import os
 import pytest
 from PIL import Image
 
-from diffv2iqa_jax import bench, convert, export, report, score
+from diffv2iqa_jax import bench, convert, errors, export, report, score
 from diffv2iqa_jax.distortions import kadid
 from diffv2iqa_jax.reporting import charts
 from diffv2iqa_jax.tools import bench_score, gmad, monotone, pictures
@@ -79,6 +79,27 @@ def test_every_command_refuses_what_it_does_not_write_before_any_work(
     assert os.listdir() == ["photo.png"]
 
 
+@pytest.mark.parametrize(
+    "main, argv",
+    [
+        (report.main, ["RUN", "-o", "~/x.html"]),
+        (report.main, ["RUN", "--figure", "~/x.png"]),
+        (report.main, ["RUN", "--tables", "-o", "~/x"]),
+        (export.main, ["starter", "~/x"]),
+        (export.main, ["starter", "~/x.safetensors"]),
+        (score.main, ["none.png", "--maps", "~/x"]),
+        (score.main, ["none.png", "-o", "~/x.csv"]),
+    ],
+)
+def test_no_folder_is_called_as_the_shell_calls_the_home_folder(
+    main, argv, quality, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert main([str(quality) if word == "RUN" else word for word in argv]) == 2
+    assert "is not replaced here; write $HOME or a whole path" in capsys.readouterr().err
+    assert os.listdir() == []
+
+
 @pytest.mark.parametrize("argv", [["-o", "x.html"], ["--figure", "x.pdf"], ["--figure", "x.png"]])
 def test_a_full_disk_is_one_line_and_leaves_the_older_file(
     quality, tmp_path, monkeypatch, capsys, argv
@@ -87,7 +108,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_older_file(
     (tmp_path / argv[1]).write_text("older")
     with disk.full(5000):
         assert report.main([str(quality), *argv]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err == f"report: {argv[1]}: File too large; {errors.ROOM}\n"
     assert os.listdir() == [argv[1]] and (tmp_path / argv[1]).read_text() == "older"
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import tempfile
 import tracemalloc
 
 import pytest
@@ -206,6 +207,15 @@ def test_a_full_disk_is_one_line_and_leaves_rows_to_go_on_with(tmp_path, format)
     }
     write(path, rows, resume=True)
     assert len(read(path)) == len(rows)
+
+
+@pytest.mark.skipif("xlsx" not in HERE, reason="needs xlsxwriter")
+def test_a_sheet_that_does_not_fit_leaves_no_temporary_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    rows = rows_of(2)[:1] * 500
+    with disk.full(1000), pytest.raises(OSError, match="File too large"):
+        formats.write_xlsx(iter(rows), str(tmp_path / "x"), output.COLUMNS, False)
+    assert os.listdir(tmp_path) in ([], ["x"])
 
 
 @pytest.mark.parametrize("format", [x for x in HERE if x in formats.WRITERS])

@@ -344,6 +344,12 @@ def test_info_and_dry_run_score_nothing(run, photos):
         (["--resum"], "--resum: no such option; did you mean '--resume'"),
         (["--shard", "3/2"], "must be I/N"),
         (["--shard", "x"], "must be I/N"),
+        (["--shard", "²/³"], "must be I/N"),
+        (["-o", ""], "names no file"),
+        (
+            ["--maps", "/proc/none"],
+            "/proc/none: No such file or directory; make room or give rights",
+        ),
         (["--crops", "0"], "must be at least 1"),
         (["--resume"], "need -o"),
         (["-o", "/"], "is a folder"),
@@ -355,8 +361,17 @@ def test_info_and_dry_run_score_nothing(run, photos):
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(run, photos, argv, message):
-    code, out, err = run(photos, *argv)
-    assert (code, out) == (score.USAGE, "") and message in err and err.count("\n") == 1
+    code, out, err = run(photos, *argv, "--no_progress")
+    assert code == score.USAGE and message in err and err.count("\n") == 1 and not rows_of(out)
+
+
+def test_rows_that_do_not_fit_on_stdout_are_one_line(photos):
+    code = "import sys; from diffv2iqa_jax import score; sys.exit(score.main(sys.argv[1:]))"
+    argv = [sys.executable, "-c", code, str(photos / "b" / "broken.jpg")]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == score.USAGE and done.stderr.count("\n") == 1
+    assert "standard output: No space left on device; make room" in done.stderr
 
 
 def test_tables_without_the_column_are_refused(run, tmp_path):

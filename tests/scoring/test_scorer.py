@@ -317,6 +317,11 @@ def test_crops_that_the_model_does_not_take_are_refused_before_a_picture_comes(s
     assert scorer.Scorer(score._predictor, pp=f"center({runs.SIZE})")(picture()).crops == 1
 
 
+def test_crops_of_no_one_size_are_refused_by_a_model_that_takes_one(score):
+    with pytest.raises(ValueError, match="pp '': its crops are of any size, and this model takes"):
+        scorer.Scorer(score._predictor, pp="")
+
+
 def test_a_loss_of_what_is_no_image_in_0_to_1_says_the_range_and_what_to_do(score):
     x = np.full((1, 24, 24, 3), 0.5, np.float32)
     for bad in (255 * x, x - 1, np.where(x > 0, np.nan, x), 2.1 * jnp.asarray(x)):

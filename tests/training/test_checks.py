@@ -41,6 +41,7 @@ def changed(key: str, value) -> dict:
         ("data.pp_test", "grit(8)", "no such op; known are .*'grid'.*'shrink'"),
         ("data.name", "tid2031", "no such set; did you mean 'tid2013'"),
         ("data.parts", "all of it", "known are .*'official'"),
+        ("restorer.schedule", "linear", "'linear': must be a section"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_with_its_key(key, value, message):
@@ -53,6 +54,12 @@ def test_a_value_that_cannot_work_is_refused_with_its_key(key, value, message):
 def test_a_section_that_is_a_value_is_refused(section):
     config = configs.plain(restore.get_config()) | {section: 3}
     with pytest.raises(ConfigError, match=f"config.{section} 3: must be a section"):
+        checks.check(config)
+
+
+def test_a_loss_that_is_no_text_is_refused():
+    config = configs.plain(small.get_config("paper")) | {"loss": {"name": "l1"}}
+    with pytest.raises(ConfigError, match="config.loss .*: known are"):
         checks.check(config)
 
 

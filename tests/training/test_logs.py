@@ -108,7 +108,7 @@ def test_a_process_has_a_log_of_its_own_that_goes_on(tmp_path, monkeypatch, capl
     said = [line.partition(head)[2] for line in text.splitlines() if head in line]
     assert said[0].startswith("started, one of 1, on ") and said[0].endswith(": main.py --config x")
     assert said[1] == "step 1" and said[2] == said[0] == said[4]
-    assert said[3] == "ConfigError: workdir x: is full" and said[5] == "KeyError: 'name'"
+    assert said[3] == "workdir x: is full" and said[5] == "KeyError: 'name'"
     assert text.count("Traceback") == 1 and '{}["name"]' in text
     assert text.splitlines()[0].startswith(time.strftime("%Y-"))
 

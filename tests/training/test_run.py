@@ -156,7 +156,11 @@ def test_asked_to_stop_it_saves_and_goes_on_later(data, restored, tmp_path):
     assert traced(tmp_path / "run") == [2, 3]
     log = (tmp_path / "run" / "logs" / "process-0.log").read_text()
     assert log.count("process 0: started, one of 1") == 2
-    assert "Preempted: in training, saved at step 1 of 4" in log and "Traceback" not in log
+    assert (
+        ": in training, saved at step 1 of 4" in log
+        and "Preempted" not in log
+        and "Traceback" not in log
+    )
     costs = [x["train/goodput"] for x in lines(tmp_path / "run") if "train/goodput" in x]
     assert len(costs) == 4 and all(0 < share <= 1 for share in costs)
 

@@ -61,9 +61,8 @@ def unpack(path: str | Path, folder: str | Path) -> None:
                     if info.isfile():
                         _write(archive.extractfile(info), folder, info.name, info.size)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError) as error:
-        raise LayoutError(
-            f"{path}: is damaged or no archive ({error}); download it again"
-        ) from error
+        why = "" if isinstance(error, tarfile.ReadError) else f" ({error})"  # a class a line
+        raise LayoutError(f"{path}: is damaged or no archive{why}; download it again") from error
     except RuntimeError as error:  # a password
         raise LayoutError(f"{path}: {error}; unpack it yourself and give the folder") from error
 

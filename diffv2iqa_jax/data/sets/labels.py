@@ -43,14 +43,22 @@ def _refused() -> Iterator[None]:
         raise LayoutError(error.headline, error.lines) from error
 
 
-def pick(path: Path, rows: list[dict[str, str]], *columns: str) -> None:
-    """Raises LayoutError for a table that lacks one of these columns."""
+def pick(
+    path: Path, rows: list[dict[str, str]], *columns: str, flags: dict[str, str] | None = None
+) -> None:
+    """Raises LayoutError for a table that lacks one of these columns.
+
+    Args:
+      flags: which flag names another one, by column; the error says those.
+    """
     present = [key for key in (rows[0] if rows else {}) if key not in ("#", "")]
     lacking = [c for c in columns if c not in present]
     if lacking:
         near = {c: tables.near(c, present).removeprefix("; ") for c in lacking}
         named = [f"{c!r} ({x})" if x.startswith("did") else repr(c) for c, x in near.items()]
         end = f"it has {present[:20]}{tables.unnamed(present)}"
+        others = [flags[c] for c in lacking] if flags and ";" not in end else []
+        end += f"; name yours with {', '.join(others)}" if others else ""
         raise LayoutError(f"{path}: no column {', '.join(named)}; {end}")
 
 
@@ -80,14 +88,21 @@ def parsed(rows: list[dict[str, str]], column: str) -> tuple[list[float], list[s
             cells = [cell.replace(",", ".") for cell in cells]
     values = [_number(cell) for cell in cells]
     wrong = [
-        f"row {row['#']}: {column} {cell!r} {_why(cell)}"
+        f"row {row['#']}: {column} {shown(cell)} {_why(cell)}"
         for row, cell, value in zip(rows, cells, values, strict=True)
         if not math.isfinite(value)
     ]
     return values, wrong
 
 
+def shown(cell: str) -> str:
+    """A cell for a message: of a long one, which no name or number is, the start."""
+    return repr(cell) if len(cell) <= 200 else f"{cell[:200]!r}..."
+
+
 def _why(cell: str) -> str:
+    if cell[:1] == "=":
+        return "must be a finite number, not a formula; save its value"
     if re.fullmatch(r"[-+]?\d+,\d+", cell):
         return "write a point, not a comma"
     if cell.endswith("%"):

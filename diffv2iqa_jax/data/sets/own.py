@@ -31,16 +31,18 @@ def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) 
     rows = labels.table(path)
     if not rows:
         raise NothingError(f"{path}: names columns, but has no rows; there is nothing to prepare")
-    labels.pick(path, rows, *columns.values())
+    flags = {column: f"--{key}_column" for key, column in columns.items()}
+    labels.pick(path, rows, *flags, flags=flags)
     root = Path(images) if images else path.parent
     scores, wrong = labels.parsed(rows, columns["mos"])
     levels = [0.0] * len(rows)
     if "level" in columns:
         levels, more = labels.parsed(rows, columns["level"])
         wrong += more + [
-            f"row {row['#']}: level {row[columns['level']]!r} must be a whole number"
+            f"row {row['#']}: level {row[columns['level']]!r} must be a whole number, of 31 bits"
+            " at most"
             for row, level in zip(rows, levels, strict=True)
-            if math.isfinite(level) and level != int(level)
+            if math.isfinite(level) and (level != int(level) or abs(level) >= 2**31)
         ]
     names, twice = {}, 0
     for row in rows:
@@ -48,7 +50,7 @@ def table(path: str | Path, images: str | Path | None, columns: dict[str, str]) 
             if key in columns:
                 wrong += _found(row, key, columns[key], root)
         name, number = row[columns["image"]], row["#"]
-        if names.setdefault(name, number) != number:
+        if name and names.setdefault(name, number) != number:
             twice += 1
             wrong.append(f"row {number}: {name!r} stands in row {names[name]} too")
     if wrong:
@@ -69,9 +71,11 @@ def _found(row: dict[str, str], key: str, column: str, root: Path) -> list[str]:
         inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(root))
         row[column] = Path(os.path.relpath(path, root) if inside else path).as_posix()
         return []
-    near = tables.nearest_file(str(root), cell) if cell else None
+    if not cell:
+        return [f"row {row['#']}: names no {key}"]
+    near = tables.nearest_file(str(root), cell)
     hint = f"; there is {near!r}" if near else ""
-    return [f"row {row['#']}: {key} {cell!r} is not in {root}{hint}"]
+    return [f"row {row['#']}: {key} {labels.shown(cell)} is not in {root}{hint}"]
 
 
 def _row(root: Path, row: dict[str, str], columns: dict[str, str], score: float, level: int) -> Row:
