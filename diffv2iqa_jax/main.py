@@ -213,8 +213,8 @@ def say_results(results: dict, folder: str) -> None:
 
     if not results or processes.index():
         return
-    found = predictions.headline(results)
-    numbers = ", ".join(f"{name} {value:.3f}" for name, value in found.items())
+    headline = predictions.headline(results)
+    numbers = ", ".join(f"{name} {value:.3f}" for name, value in headline.items())
     print(f"{folder}: {numbers or 'no test part'}, {results['images']} images", flush=True)
     page = os.path.join(folder, "report.html")
     if storage.exists(page):

@@ -137,14 +137,14 @@ def read_ranges(places: list[tuple[str, int, int]]) -> list[bytes]:
     if places and is_remote(places[0][0]):
         names, begins, ends = map(list, zip(*places, strict=True))
         return _client(names[0]).cat_ranges(names, begins, ends, on_error="raise")
-    found = [b""] * len(places)
+    pieces = [b""] * len(places)
     order = sorted(range(len(places)), key=places.__getitem__)
     for name, mine in itertools.groupby(order, key=lambda i: places[i][0]):
         with open(name, "rb") as file:
             for i in mine:
                 file.seek(places[i][1])
-                found[i] = file.read(places[i][2] - places[i][1])
-    return found
+                pieces[i] = file.read(places[i][2] - places[i][1])
+    return pieces
 
 
 def files_below(folder: str | os.PathLike) -> list[str]:
@@ -216,12 +216,12 @@ def ending(name: str | os.PathLike, known: Iterable[str]) -> str:
       UsageError: it ends otherwise, or `check_place` refuses it.
     """
     known = list(known)
-    found = pathlib.PurePath(name).suffix.lower()
-    if found not in known:
-        what = f"{found} is not written" if found else "says nothing of its format"
+    suffix = pathlib.PurePath(name).suffix.lower()
+    if suffix not in known:
+        what = f"{suffix} is not written" if suffix else "says nothing of its format"
         raise UsageError(f"{name}: {what}; name a file that ends in {', '.join(known)}")
     check_place(name)
-    return found
+    return suffix
 
 
 def check_place(name: str | os.PathLike) -> None:

@@ -214,9 +214,9 @@ def nearest_file(folder: str, name: str) -> str | None:
             continue
         wanted = os.path.basename(plain).casefold()
         for same in (str.casefold, lambda x: os.path.splitext(x)[0].casefold()):
-            found = [x for x in names if same(x) in (wanted, same(wanted))]
-            if found:
-                return os.path.join(below, found[0])
+            fitting = [x for x in names if same(x) in (wanted, same(wanted))]
+            if fitting:
+                return os.path.join(below, fitting[0])
     return None
 
 

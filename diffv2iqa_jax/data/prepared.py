@@ -111,16 +111,16 @@ def _of_pixels(name: str, folder: str, spec: Set, rows: list[Row], reading: Read
     encode = functools.partial(store.encoded, spec=spec, reading=reading)
     table = source.table
     stored = dict(zip(table["name"].tolist(), table["content"].tolist(), strict=True))
-    found = _contents(encode, [row.image for row in rows])
+    contents = _contents(encode, [row.image for row in rows])
     other = [
-        r.name for r, content in zip(rows, found, strict=True) if content != stored.get(r.name)
+        r.name for r, content in zip(rows, contents, strict=True) if content != stored.get(r.name)
     ]
     if source.originals is not None:
         table = source.originals.table
         stored = dict(zip(table["name"].tolist(), table["content"].tolist(), strict=True))
         paths = sorted({r.reference for r in rows if r.reference})
-        found = _contents(encode, paths)
-        other += [p.name for p, x in zip(paths, found, strict=True) if x != stored.get(p.name)]
+        contents = _contents(encode, paths)
+        other += [p.name for p, x in zip(paths, contents, strict=True) if x != stored.get(p.name)]
     return _listed("files", "hold other pictures", other)
 
 

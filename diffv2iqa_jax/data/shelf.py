@@ -101,19 +101,19 @@ def list_files(where: str) -> list[str]:
     passed = listing.Passed()
     if storage.is_remote(where):
         paths = (p for p in storage.files_below(where) if not listing.is_companion(p, where))
-        found = [p for p in paths if _is_readable(p, passed)]
+        photos = [p for p in paths if _is_readable(p, passed)]
     elif os.path.isdir(where):
-        found = [p for p in listing.walk(where, passed) if _is_readable(p, passed)]
+        photos = [p for p in listing.walk(where, passed) if _is_readable(p, passed)]
     else:
         paths = [p for p in glob.glob(where, recursive=True) if os.path.isfile(p)]
         paths = [p for p in paths if not listing.is_companion(p, where)]
-        found = [p for p in paths if listing.is_picture(p, passed) and _is_readable(p, passed)]
+        photos = [p for p in paths if listing.is_picture(p, passed) and _is_readable(p, passed)]
     over = f" (passed over: {passed})" if str(passed) else ""
-    if not found:
+    if not photos:
         raise ValueError(f"{where}: no pictures there{over}; name a folder or a glob")
     if over:
-        LOG.info("%s: %d pictures%s", where, len(found), over)
-    return sorted(found)
+        LOG.info("%s: %d pictures%s", where, len(photos), over)
+    return sorted(photos)
 
 
 def _is_readable(path: str, passed: listing.Passed) -> bool:

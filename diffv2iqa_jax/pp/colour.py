@@ -16,7 +16,7 @@ from diffv2iqa_jax.errors import ImageError
 from diffv2iqa_jax.pp import samples as deep
 from diffv2iqa_jax.pp import spaces
 from diffv2iqa_jax.pp.samples import Samples
-from diffv2iqa_jax.pp.signals import NOTHING, Told
+from diffv2iqa_jax.pp.signals import NOTHING, Coding
 from diffv2iqa_jax.pp.spaces import Space
 
 UNSPECIFIED = 2  # of H.273's primaries and transfers
@@ -56,21 +56,21 @@ SRGB = Meaning()
 
 
 def to_rgb(
-    image: Image.Image, name: str, icc: str, told: Told = NOTHING
+    image: Image.Image, name: str, icc: str, coding: Coding = NOTHING
 ) -> tuple[Image.Image, list[str]]:
     """A loaded picture of 8 bits in sRGB, opaque, and flags.
 
     Args:
       name: what messages call it.
       icc: "convert" its colours to sRGB, or "ignore" what it says of them.
-      told: what `signals.told` found.
+      coding: what `signals.coding_of` found.
 
     Raises:
       ImageError: E_UNSUPPORTED, its colours are none that we convert.
     """
     if image.mode == "LAB":
         return of_samples(Samples(np.asarray(image), None, 255, "icclab"), name, icc)
-    meaning = _meaning(image.info, image, name, told) if icc == "convert" else SRGB
+    meaning = _meaning(image.info, image, name, coding) if icc == "convert" else SRGB
     alpha = None
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
@@ -86,24 +86,24 @@ def to_rgb(
 
 
 def of_samples(
-    found: Samples, name: str, icc: str, told: Told = NOTHING
+    raster: Samples, name: str, icc: str, coding: Coding = NOTHING
 ) -> tuple[Image.Image, list[str]]:
     """As `to_rgb`, of samples."""
-    meaning = _meaning(found.info, None, name, told) if icc == "convert" else SRGB
-    flags = deep.check_dark(found, name)
-    flags += ["16bit"] if found.is_deep else []
-    if found.is_deep and meaning.profile and found.colours in ("grey", "rgb"):
+    meaning = _meaning(raster.info, None, name, coding) if icc == "convert" else SRGB
+    flags = deep.check_dark(raster, name)
+    flags += ["16bit"] if raster.is_deep else []
+    if raster.is_deep and meaning.profile and raster.colours in ("grey", "rgb"):
         meaning = _as_space(meaning)
-    if meaning.profile is None or found.colours in ("lab", "icclab"):
-        done = [meaning.flag] if meaning.space and found.colours in ("grey", "rgb") else []
-        clear = found.alpha_HW is not None and bool((found.alpha_HW < found.top).any())
-        image = Image.fromarray(_exactly(found, meaning.space))
+    if meaning.profile is None or raster.colours in ("lab", "icclab"):
+        done = [meaning.flag] if meaning.space and raster.colours in ("grey", "rgb") else []
+        clear = raster.alpha_HW is not None and bool((raster.alpha_HW < raster.top).any())
+        image = Image.fromarray(_exactly(raster, meaning.space))
         return image, flags + done + (["alpha"] if clear else [])
-    x = deep.to_8_bits(found)
-    mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[found.colours]
+    x = deep.to_8_bits(raster)
+    mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK", "ycbcr": "YCbCr"}[raster.colours]
     image = Image.frombytes(mode, x.shape[1::-1], x.tobytes())
     rgb, done = _to_srgb(image.convert("RGB") if mode == "YCbCr" else image, meaning)
-    return _on_white(rgb.convert("RGB"), deep.alpha_of(found), flags + done)
+    return _on_white(rgb.convert("RGB"), deep.alpha_of(raster), flags + done)
 
 
 def _on_white(
@@ -114,13 +114,13 @@ def _on_white(
     return Image.composite(rgb, Image.new("RGB", rgb.size, "white"), alpha), [*flags, "alpha"]
 
 
-def _meaning(info: dict[str, Any], image: Image.Image | None, name: str, told: Told) -> Meaning:
-    info = info | told.info
+def _meaning(info: dict[str, Any], image: Image.Image | None, name: str, coding: Coding) -> Meaning:
+    info = info | coding.info
     profile = info.get("icc_profile", b"")
     if profile is None:  # Pillow found one, and could not put it together
         profile = b"damaged"
-    if told.cicp and (not profile or image is None or image.format == "PNG"):
-        return _of_cicp(told.cicp, name, stored=image is None or image.format == "PNG")
+    if coding.cicp and (not profile or image is None or image.format == "PNG"):
+        return _of_cicp(coding.cicp, name, stored=image is None or image.format == "PNG")
     if profile:
         numbers = _cicp_tag(profile)
         if numbers and numbers[1] in HDR:
@@ -209,8 +209,8 @@ def _to_srgb(image: Image.Image, meaning: Meaning) -> tuple[Image.Image, list[st
         if image.mode not in ("RGB", "L"):
             return image, ["icc_ignored"]
         x = np.asarray(image)
-        found = Samples(x.reshape(*x.shape[:2], -1), None, 255, "rgb")
-        return Image.fromarray(_exactly(found, meaning.space)), [meaning.flag]
+        raster = Samples(x.reshape(*x.shape[:2], -1), None, 255, "rgb")
+        return Image.fromarray(_exactly(raster, meaning.space)), [meaning.flag]
     if meaning.profile is None:
         return image, []
     try:
@@ -261,37 +261,37 @@ def _as_space(meaning: Meaning) -> Meaning:
         return meaning
 
 
-def _exactly(found: Samples, space: Space | None) -> np.ndarray:
+def _exactly(raster: Samples, space: Space | None) -> np.ndarray:
     """Samples -> sRGB on white, uint8 (H, W, 3), rounded once. Of colours a space may be told."""
-    h, w, _ = found.values_HWC.shape
+    h, w, _ = raster.values_HWC.shape
     out = np.empty((h, w, 3), np.uint8)
     for rows in deep.blocks(h, w):
-        x = _shares_of_srgb(found, rows, space)
-        if found.alpha_HW is not None:
-            alpha = found.alpha_HW[rows, :, None] / found.top
+        x = _shares_of_srgb(raster, rows, space)
+        if raster.alpha_HW is not None:
+            alpha = raster.alpha_HW[rows, :, None] / raster.top
             x = x * alpha + (1 - alpha)
         out[rows] = np.rint(x * 255)
     return out
 
 
-def _shares_of_srgb(found: Samples, rows: slice, space: Space | None) -> np.ndarray:
+def _shares_of_srgb(raster: Samples, rows: slice, space: Space | None) -> np.ndarray:
     """sRGB (h, W, 1 or 3) in 0..1 of these rows."""
-    if found.colours in ("lab", "icclab"):
-        return spaces.to_srgb(spaces.lab_to_xyz(_lab(found, rows)), spaces.of_lab())
-    x = deep.shares(found, rows)
-    if found.colours == "cmyk":
+    if raster.colours in ("lab", "icclab"):
+        return spaces.to_srgb(spaces.lab_to_xyz(_lab(raster, rows)), spaces.of_lab())
+    x = deep.shares(raster, rows)
+    if raster.colours == "cmyk":
         return (1 - x[..., :3]) * (1 - x[..., 3:])
-    if found.colours == "ycbcr":
+    if raster.colours == "ycbcr":
         return np.clip(x[..., :1] + (x[..., 1:] - 128 / 255) @ YCBCR, 0, 1)
     return spaces.to_srgb(x, space) if space else x
 
 
-def _lab(found: Samples, rows: slice) -> np.ndarray:
+def _lab(raster: Samples, rows: slice) -> np.ndarray:
     """CIE Lab (h, W, 3) of samples as TIFF stores them, in 8 or 16 bits."""
-    x = found.values_HWC[rows]
+    x = raster.values_HWC[rows]
     step = 1 << (x.itemsize - 1) * 8  # of 16 bits, 256 are what 1 is of 8
-    if found.colours == "lab":
-        light, ab = x[..., :1] / found.top, x[..., 1:].view(f"i{x.itemsize}") / step
+    if raster.colours == "lab":
+        light, ab = x[..., :1] / raster.top, x[..., 1:].view(f"i{x.itemsize}") / step
     else:
         light, ab = x[..., :1] / (255 * step), x[..., 1:] / step - 128
     return np.concatenate([light * 100, ab], -1)

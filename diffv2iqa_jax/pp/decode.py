@@ -138,7 +138,7 @@ def is_plain(encoded: bytes) -> bool:
     with refusals("bytes", format, stream), open_header(stream, format, "bytes") as image:
         if image.mode not in ("RGB", "L") or image.has_transparency_data:
             return False
-        if signals.told(stream, format).bits > 8:  # which TensorFlow cuts
+        if signals.coding_of(stream, format).bits > 8:  # which TensorFlow cuts
             return False
         # TensorFlow reads no BMP with palette, with 16 bits, or with the older, short header.
         header, bits = (int.from_bytes(encoded[at : at + 2], "little") for at in (14, 28))
@@ -153,25 +153,25 @@ def _decode(stream: BinaryIO, name: str, how: Reading) -> Picture:
         page = pages.of_tiff(stream, name) if format == "TIFF" else None
         if page and (picture := _deep_tiff(stream, name, how, page)):
             return picture
-        told = signals.told(stream, format)
+        coding = signals.coding_of(stream, format)
         if format == "PNG":
             signals.check_png(stream, name)
         if format == "JPEG XL":  # whose decoder decodes all at once
             head = jxl.header(stream)
-            told = told._replace(bits=head.bits)
+            coding = coding._replace(bits=head.bits)
             samples.check_size(head.size, name, how.max_pixels)
             if head.animated:
                 what = "is animated JPEG XL, of which the decoder gives the last frame; extract one"
                 raise ImageError("E_UNSUPPORTED", f"{name}: {what}")
         with open_header(stream, format, name) as image:
-            return _convert(image, name, how, told, page=page)
+            return _convert(image, name, how, coding, page=page)
 
 
 def _of_pil(image: Image.Image, how: Reading) -> Picture:
     """A PIL image; where its file is still open, what the file says counts too."""
-    name, stream, told, page = "PIL image", getattr(image, "fp", None), signals.NOTHING, None
+    name, stream, coding, page = "PIL image", getattr(image, "fp", None), signals.NOTHING, None
     if stream:
-        told = signals.told(stream, image.format)
+        coding = signals.coding_of(stream, image.format)
     if stream and image.format == "TIFF":
         here = stream.tell()
         page = pages.of_tiff(stream, name)
@@ -179,17 +179,17 @@ def _of_pil(image: Image.Image, how: Reading) -> Picture:
         stream.seek(here)
         if picture:
             return picture
-    return _convert(image, name, how, told, page=page)
+    return _convert(image, name, how, coding, page=page)
 
 
 def _deep_tiff(stream: BinaryIO, name: str, how: Reading, page: pages.Pages) -> Picture | None:
     """The picture, where Pillow does not read its samples right."""
-    found = samples.of_tiff(stream, name, how.max_pixels, page.first)
-    if found is None:
+    raster = samples.of_tiff(stream, name, how.max_pixels, page.first)
+    if raster is None:
         return None
     flags = _frames(page.several, name, how)
-    rgb, done = of_samples(found, name, how.icc)
-    return _finished([rgb], rgb.size, flags + done, found.orientation, 1, how)
+    rgb, done = of_samples(raster, name, how.icc)
+    return _finished([rgb], rgb.size, flags + done, raster.orientation, 1, how)
 
 
 def _decode_jpeg(stream: BinaryIO, name: str, how: Reading) -> Picture:
@@ -215,7 +215,7 @@ def _convert(
     image: Image.Image,
     name: str,
     how: Reading,
-    told: signals.Told,
+    coding: signals.Coding,
     *,
     page: pages.Pages | None = None,
     check: Callable[[Image.Image], None] | None = None,
@@ -223,23 +223,23 @@ def _convert(
     """The picture as `read` gives it.
 
     Args:
-      told: what the file says of its colours.
+      coding: what the file says of its colours.
       page: of a TIFF file, which page it is.
       check: called with the decoded picture, before its colours are converted.
     """
     flags = _frames(_choose_frame(image, page), name, how)
     samples.check_size(image.size, name, how.max_pixels)
-    samples.check_jpeg2000(image, told.bits, told.reduced, name)
-    found = samples.of_png(image)
+    samples.check_jpeg2000(image, coding.bits, coding.reduced, name)
+    raster = samples.of_png(image)
     turn, turned = _load(image)
-    found = found or samples.of_grey(image, name)
+    raster = raster or samples.of_grey(image, name)
     if check:
         check(image)
-    if found:
-        rgb, done = of_samples(found, name, how.icc, told)
+    if raster:
+        rgb, done = of_samples(raster, name, how.icc, coding)
         return _finished([rgb], image.size, flags + done, turn, turned, how)
-    flags += ["16bit"] if told.bits > 8 else []
-    parts = (to_rgb(part, name, how.icc, told) for part in _strips(image))
+    flags += ["16bit"] if coding.bits > 8 else []
+    parts = (to_rgb(part, name, how.icc, coding) for part in _strips(image))
     strips = (rgb for rgb, done in parts if not flags.extend(f for f in done if f not in flags))
     return _finished(strips, image.size, flags, turn, turned, how)
 

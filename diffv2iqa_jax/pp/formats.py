@@ -171,8 +171,8 @@ def kind_of(head: bytes) -> str | None:
     """
     if head[4:8] == b"ftyp":
         return _by_brands(head)
-    found = (name for name, start in _STARTS.items() if start.match(head))
-    return next(found, None) or _without_start(head)
+    fitting = (name for name, start in _STARTS.items() if start.match(head))
+    return next(fitting, None) or _without_start(head)
 
 
 def brands(head: bytes) -> list[str]:

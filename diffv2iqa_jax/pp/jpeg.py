@@ -83,10 +83,10 @@ class Feed:
     def read(self, size: int = -1) -> bytes:
         end = len(self._data) if size < 0 else self._at + size
         end = min([end, *(stop for stop in self._stops if stop > self._at)])
-        found = self._data[self._at : end]
-        self._at += len(found)
+        piece = self._data[self._at : end]
+        self._at += len(piece)
         self._reached = max(self._reached, self._at)
-        return found
+        return piece
 
     def seek(self, place: int, whence: int = 0) -> int:
         self._at = place + (0, self._at, len(self._data))[whence]
@@ -183,13 +183,13 @@ class File:
         """The next marker, and where it ends."""
         while self._data[at : at + 2] == b"\xff\xff":
             at += 1
-        found = self._data[at : at + 2]
-        if len(found) < 2:
+        pair = self._data[at : at + 2]
+        if len(pair) < 2:
             self._cut()
-        if found[0] != 0xFF:
+        if pair[0] != 0xFF:
             # Zeros to the end are what a copy that failed leaves of a file.
-            self._damaged("no marker where one must be") if found.strip(b"\0") else self._cut()
-        return at + 2, found[1]
+            self._damaged("no marker where one must be") if pair.strip(b"\0") else self._cut()
+        return at + 2, pair[1]
 
     def _segment(self, marker: int, segment: bytes) -> None:
         frame = 0xC0 <= marker <= 0xCF and marker not in (DHT, 0xC8, 0xCC) or marker == 0xF7
@@ -216,10 +216,10 @@ class File:
 
     def _scan(self, start: int, header: bytes) -> int:
         """Notes a scan and checks its data; returns where they end."""
-        found = (END_OR_RESTART if self._interval else END).search(self._data, start)
-        if not found or not self._process:
+        stop = (END_OR_RESTART if self._interval else END).search(self._data, start)
+        if not stop or not self._process:
             self._cut()
-        end = found.start()
+        end = stop.start()
         while self._data[end - 1 : end] == b"\xff":  # any number of them may precede a marker
             end -= 1
         count = header[0] if header else 0

@@ -30,9 +30,9 @@ class _Bits:
         self._rest = int.from_bytes(data, "little")
 
     def take(self, count: int) -> int:
-        found = self._rest & ((1 << count) - 1)
+        value = self._rest & ((1 << count) - 1)
         self._rest >>= count
-        return found
+        return value
 
 
 def header(stream: BinaryIO) -> Header:

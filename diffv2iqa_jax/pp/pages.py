@@ -134,7 +134,7 @@ def _directory(stream: BinaryIO, place: int, order: str, big: bool) -> tuple[Dir
     (count,) = struct.unpack(order + counter, stream.read(struct.calcsize(order + counter)))
     length = struct.calcsize(order + entry)
     data = stream.read(min(count, ENTRIES) * length + room)
-    found: Directory = {}
+    directory: Directory = {}
     for i in range(min(count, ENTRIES, len(data) // length)):
         tag, type, number, field = struct.unpack_from(order + entry, data, i * length)
         values = f"{order}{min(number, VALUES)}{INTEGERS.get(type, 'x')}"
@@ -142,6 +142,6 @@ def _directory(stream: BinaryIO, place: int, order: str, big: bool) -> tuple[Dir
             stream.seek(struct.unpack(order + ("Q" if big else "I"), field)[0])
             field = stream.read(struct.calcsize(values))
         fits = type in INTEGERS and len(field) >= struct.calcsize(values)
-        found[tag] = struct.unpack_from(values, field) if fits else ()
+        directory[tag] = struct.unpack_from(values, field) if fits else ()
     end = data[count * length : count * length + room]
-    return found, int.from_bytes(end, "little" if order == "<" else "big")
+    return directory, int.from_bytes(end, "little" if order == "<" else "big")

@@ -75,7 +75,7 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int, page: int = 0) -> Samp
         x = x.dtype.type(top) - x
     if form.photometric == tiff.PALETTE:
         x, alpha, top = _painted(x[..., 0], form.tags.get(320, ())), _to_16(alpha, top), 65535
-    found = Samples(
+    raster = Samples(
         values_HWC=x,
         alpha_HW=alpha,
         top=top,
@@ -85,8 +85,8 @@ def of_tiff(stream: BinaryIO, name: str, max_pixels: int, page: int = 0) -> Samp
         orientation=turn if (turn := form.tags.get(274, (1,))[0]) in range(1, 9) else 1,
     )
     if form.kind == tiff.FLOAT:
-        _check_floats(found, name)
-    return found
+        _check_floats(raster, name)
+    return raster
 
 
 def of_png(image: Image.Image) -> Samples | None:
@@ -118,8 +118,8 @@ def of_png(image: Image.Image) -> Samples | None:
         x = np.asarray(image).astype(np.uint16) << 8 | low_HWC
     alpha = x[..., -1] if channels in (2, 4) else None
     x = x[..., : channels - (alpha is not None)]
-    found = Samples(x, alpha, 65535, "grey" if channels == 2 else "rgb", info=image.info)
-    return _with_key(found)
+    raster = Samples(x, alpha, 65535, "grey" if channels == 2 else "rgb", info=image.info)
+    return _with_key(raster)
 
 
 def of_grey(image: Image.Image, name: str) -> Samples | None:
@@ -153,21 +153,21 @@ def check_jpeg2000(image: Image.Image, bits: int, reduced: bool, name: str) -> N
         raise unsupported(name, what)
 
 
-def check_dark(found: Samples, name: str) -> list[str]:
+def check_dark(raster: Samples, name: str) -> list[str]:
     """["dark"] if integers use no more than a quarter of their range.
 
     Raises:
       ImageError: E_UNSUPPORTED, they use no more than a sixteenth, as 12 bits stored in 16 do.
     """
-    if found.top <= 255 or found.colours not in ("grey", "rgb"):
+    if raster.top <= 255 or raster.colours not in ("grey", "rgb"):
         return []
-    most = int(found.values_HWC.max())
-    share = most / (found.top + 1)
+    most = int(raster.values_HWC.max())
+    share = most / (raster.top + 1)
     if 0 < share < DARK:
         raise unsupported(
             name,
-            f"nearly black, as no value exceeds {most} of {found.top}: if fewer bits are stored"
-            f" in more, multiply by {1 << int(-np.log2((most + 1) / (found.top + 1)))}",
+            f"nearly black, as no value exceeds {most} of {raster.top}: if fewer bits are stored"
+            f" in more, multiply by {1 << int(-np.log2((most + 1) / (raster.top + 1)))}",
         )
     return ["dark"] if 0 < share < DIM else []
 
@@ -178,30 +178,30 @@ def blocks(height: int, width: int) -> Iterator[slice]:
     return (slice(top, top + step) for top in range(0, height, step))
 
 
-def shares(found: Samples, rows: slice) -> np.ndarray:
+def shares(raster: Samples, rows: slice) -> np.ndarray:
     """Values (h, W, C) of these rows as shares of `top`, float64; those of clear pixels are 0."""
-    x = found.values_HWC[rows].astype(np.float64) / found.top
-    if found.premultiplied:
-        alpha = found.alpha_HW[rows, :, None].astype(np.float64) / found.top
+    x = raster.values_HWC[rows].astype(np.float64) / raster.top
+    if raster.premultiplied:
+        alpha = raster.alpha_HW[rows, :, None].astype(np.float64) / raster.top
         x = np.divide(x, alpha, out=np.zeros_like(x), where=alpha > 0).clip(0, 1)
     return x
 
 
-def to_8_bits(found: Samples) -> np.ndarray:
+def to_8_bits(raster: Samples) -> np.ndarray:
     """uint8 (H, W, C): shares of 255, to the nearest."""
-    h, w, c = found.values_HWC.shape
+    h, w, c = raster.values_HWC.shape
     out = np.empty((h, w, c), np.uint8)
     for rows in blocks(h, w):
-        out[rows] = np.rint(shares(found, rows) * 255)
+        out[rows] = np.rint(shares(raster, rows) * 255)
     return out
 
 
-def alpha_of(found: Samples) -> Image.Image | None:
+def alpha_of(raster: Samples) -> Image.Image | None:
     """Its opacity, of 8 bits."""
-    if found.alpha_HW is None:
+    if raster.alpha_HW is None:
         return None
-    alpha = found.alpha_HW[..., None]
-    return Image.fromarray(to_8_bits(Samples(alpha, None, found.top, "grey"))[..., 0])
+    alpha = raster.alpha_HW[..., None]
+    return Image.fromarray(to_8_bits(Samples(alpha, None, raster.top, "grey"))[..., 0])
 
 
 def unsupported(name: str, why: str) -> ImageError:
@@ -224,13 +224,13 @@ def _bytes(values: tuple) -> bytes:
     return values[0] if values and isinstance(values[0], bytes) else bytes(values)
 
 
-def _with_key(found: Samples) -> Samples:
+def _with_key(raster: Samples) -> Samples:
     """With the colour that PNG's tRNS chunk makes transparent."""
-    key = found.info.get("transparency")
-    if found.alpha_HW is not None or key is None:
-        return found
-    clear = (found.values_HWC == np.asarray(key)).all(-1)
-    return found._replace(alpha_HW=np.where(clear, 0, 65535).astype(np.uint16))
+    key = raster.info.get("transparency")
+    if raster.alpha_HW is not None or key is None:
+        return raster
+    clear = (raster.values_HWC == np.asarray(key)).all(-1)
+    return raster._replace(alpha_HW=np.where(clear, 0, 65535).astype(np.uint16))
 
 
 def _painted(x: np.ndarray, palette: tuple[int, ...]) -> np.ndarray:
@@ -243,15 +243,15 @@ def _to_16(alpha: np.ndarray | None, top: float) -> np.ndarray | None:
     return None if alpha is None else np.rint(alpha * (65535 / top)).astype(np.uint16)
 
 
-def _check_floats(found: Samples, name: str) -> None:
-    for what, x in (("values", found.values_HWC), ("opacity", found.alpha_HW)):
+def _check_floats(raster: Samples, name: str) -> None:
+    for what, x in (("values", raster.values_HWC), ("opacity", raster.alpha_HW)):
         low, high = (0.0, 0.0) if x is None else (float(x.min()), float(x.max()))
         if not (low >= 0 and high <= 1):  # also where one of them is NaN
             raise unsupported(name, f"floating {what} from {low:.4g} to {high:.4g}, outside 0..1")
 
 
-def _stated_top(told: tuple[int, ...], x: np.ndarray, top: int) -> int:
+def _stated_top(stated: tuple[int, ...], x: np.ndarray, top: int) -> int:
     """The largest value where MaxSampleValue says that fewer bits are stored in more."""
-    most = max(told, default=0)
+    most = max(stated, default=0)
     fewer = 255 < most < top and most & (most + 1) == 0  # 1023, 4095, ...
     return most if fewer and x.max() <= most else top

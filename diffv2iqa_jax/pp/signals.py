@@ -14,7 +14,7 @@ BOXED = ("AVIF", "HEIF", "HEIC")  # as Pillow and its plug-ins call formats of I
 PARTS, LARGEST = 1000, 1 << 22
 
 
-class Told(NamedTuple):
+class Coding(NamedTuple):
     """Attributes:
     cicp: ITU-T H.273's primaries, transfer and matrix, and 1 for the full range; or None.
     bits: of a sample, the most; 8 where nothing is looked for.
@@ -28,10 +28,10 @@ class Told(NamedTuple):
     info: dict[str, Any] = {}  # noqa: RUF012, never changed
 
 
-NOTHING = Told()
+NOTHING = Coding()
 
 
-def told(stream: BinaryIO, format: str | None) -> Told:
+def coding_of(stream: BinaryIO, format: str | None) -> Coding:
     """What a file says; the place in the stream stays as it was.
 
     Read are PNG's chunks before the pixels, JPEG 2000's SIZ and colr, the headers of BMP and PPM,
@@ -50,7 +50,7 @@ def told(stream: BinaryIO, format: str | None) -> Told:
         stream.seek(here)
 
 
-def _of_png(stream: BinaryIO) -> Told:
+def _of_png(stream: BinaryIO) -> Coding:
     bits, cicp = 8, None
     stream.seek(8)
     for _ in range(PARTS):
@@ -63,7 +63,7 @@ def _of_png(stream: BinaryIO) -> Told:
         if name == b"cICP":
             cicp = struct.unpack_from(">4B", start)
         stream.seek(size - len(start) + 4, 1)
-    return Told(cicp, bits)
+    return Coding(cicp, bits)
 
 
 def check_png(stream: BinaryIO, name: str) -> None:
@@ -81,15 +81,15 @@ def check_png(stream: BinaryIO, name: str) -> None:
         if head[4:] != b"IDAT":
             stream.seek(size + 4, 1)
             continue
-        data, told = stream.read(size), stream.read(4)
-        if len(told) == 4 and zlib.crc32(b"IDAT" + data) != int.from_bytes(told, "big"):
+        data, stated = stream.read(size), stream.read(4)
+        if len(stated) == 4 and zlib.crc32(b"IDAT" + data) != int.from_bytes(stated, "big"):
             raise ImageError(
                 "E_DECODE", f"{name}: damaged PNG (a checksum is wrong); copy it again"
             )
     stream.seek(here)
 
 
-def _of_jpeg2000(stream: BinaryIO) -> Told:
+def _of_jpeg2000(stream: BinaryIO) -> Coding:
     stream.seek(0)
     head = stream.read(LARGEST)  # a profile may stand before it
     siz = head.index(b"\xff\x4f\xff\x51") + 2
@@ -97,7 +97,7 @@ def _of_jpeg2000(stream: BinaryIO) -> Told:
     depths, across, down = (head[siz + 40 + i :: 3][:components] for i in range(3))
     reduced = len({*zip(across, down, strict=True)}) > 1
     info = _jp2_colours(head[: siz - 2])
-    return Told(bits=max((bits & 0x7F) + 1 for bits in depths), reduced=reduced, info=info)
+    return Coding(bits=max((bits & 0x7F) + 1 for bits in depths), reduced=reduced, info=info)
 
 
 def _jp2_colours(head: bytes) -> dict[str, Any]:
@@ -115,14 +115,14 @@ def _jp2_colours(head: bytes) -> dict[str, Any]:
     return {}
 
 
-def _of_ppm(stream: BinaryIO) -> Told:
+def _of_ppm(stream: BinaryIO) -> Coding:
     stream.seek(0)
     words = re.sub(rb"#[^\n]*", b"", stream.read(1024)).split()
     deep = words[0] in (b"P2", b"P3", b"P5", b"P6") and int(words[3]) > 255
-    return Told(bits=int(words[3]).bit_length() if deep else 8)
+    return Coding(bits=int(words[3]).bit_length() if deep else 8)
 
 
-def _of_bmp(stream: BinaryIO) -> Told:
+def _of_bmp(stream: BinaryIO) -> Coding:
     """The fields of the headers V4 and V5; in V4, and if it says so in V5, primaries and gammas."""
     stream.seek(14)
     head = stream.read(124)
@@ -133,9 +133,9 @@ def _of_bmp(stream: BinaryIO) -> Told:
     if size == 124 and kind == b"DEBM":  # "MBED", embedded, from its last byte on
         start, length = struct.unpack_from("<2I", head, 112)
         stream.seek(14 + start)
-        return Told(info={"icc_profile": stream.read(min(length, LARGEST))})
+        return Coding(info={"icc_profile": stream.read(min(length, LARGEST))})
     if kind == b"KNIL":  # "LINK": a profile in another file
-        return Told(info={"icc_profile": b"linked"})
+        return Coding(info={"icc_profile": b"linked"})
     ends, gammas = numbers[:9], numbers[9:]
     if kind != bytes(4) or not all(sum(ends[i : i + 3]) for i in (0, 3, 6)):
         return NOTHING
@@ -143,24 +143,24 @@ def _of_bmp(stream: BinaryIO) -> Told:
     gamma = gammas[1] / 65536
     # Some writers mean the exponent of the file, 1/2.2, others that of the display.
     gamma = 1 / gamma if gamma > 1 else gamma
-    return Told(info={"chromaticity": (*D65, *x_y)} | ({"gamma": gamma} if gamma else {}))
+    return Coding(info={"chromaticity": (*D65, *x_y)} | ({"gamma": gamma} if gamma else {}))
 
 
-def _of_boxes(stream: BinaryIO) -> Told:
+def _of_boxes(stream: BinaryIO) -> Coding:
     """The properties that the box ipma gives to the item of the box pitm."""
     meta = _meta(stream)
     boxes = dict(_boxes(meta[4:]))
     properties = dict(_boxes(boxes.get(b"iprp", b"")))
     listed = list(_boxes(properties.get(b"ipco", b"")))
-    found = Told()
+    coding = Coding()
     for index in _given(properties.get(b"ipma", b""), _primary(boxes.get(b"pitm", b""))):
         name, data = listed[index - 1] if 0 < index <= len(listed) else (b"", b"")
         if name == b"colr" and data[:4] == b"nclx":
             *numbers, full = struct.unpack_from(">3HB", data, 4)
-            found = found._replace(cicp=(*numbers, full >> 7))
+            coding = coding._replace(cicp=(*numbers, full >> 7))
         if name == b"pixi":
-            found = found._replace(bits=data[5])
-    return found
+            coding = coding._replace(bits=data[5])
+    return coding
 
 
 def _meta(stream: BinaryIO) -> bytes:
@@ -196,12 +196,12 @@ def _given(ipma: bytes, item: int) -> list[int]:
     (count,) = struct.unpack_from(">I", ipma, 4)
     at = 8
     for _ in range(count):
-        (found,) = struct.unpack_from(">I" if version else ">H", ipma, at)
+        (entry,) = struct.unpack_from(">I" if version else ">H", ipma, at)
         at += 4 if version else 2
         number = ipma[at]
         form, mask = (f">{number}H", 0x7FFF) if wide else (f">{number}B", 0x7F)
         properties = struct.unpack_from(form, ipma, at + 1)
-        if found == item:
+        if entry == item:
             return [p & mask for p in properties]
         at += 1 + struct.calcsize(form)
     return []

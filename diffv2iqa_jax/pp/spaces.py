@@ -136,8 +136,8 @@ def _curve(tag: bytes) -> Curve:
 def _parameters(kind: int, tag: bytes) -> tuple[float, ...]:
     """All of ICC's parametric curves as the last of them: g a b c d e f."""
     count = (1, 3, 4, 5, 7)[kind]
-    told = [x / 65536 for x in struct.unpack_from(f">{count}i", tag, 12)]
-    g, a, b, c, d, e, f = told + [1, 0, 0, 0, 0, 0, 0][count:]
+    numbers = [x / 65536 for x in struct.unpack_from(f">{count}i", tag, 12)]
+    g, a, b, c, d, e, f = numbers + [1, 0, 0, 0, 0, 0, 0][count:]
     if kind == 0:
         a = 1.0
     if kind in (1, 2):

@@ -132,7 +132,7 @@ def layout(stream: BinaryIO, name: str, page: int = 0) -> Layout | None:
     samples = one.get(277, 3 if compression in (6, 7) and photometric in (2, 6) else 1)
     bits, kinds = set(tags.get(258, (1,))), set(tags.get(339, (1,)))
     strip = (min(one.get(278, one[257]), one[257]), one[256])
-    found = Layout(
+    form = Layout(
         width=one[256],
         height=one[257],
         bits=max(bits),
@@ -148,10 +148,10 @@ def layout(stream: BinaryIO, name: str, page: int = 0) -> Layout | None:
         tags=tags,
     )
     # Pillow takes a big-endian BigTIFF for a small one.
-    if len(bits) == len(kinds) == 1 and _is_ordinary(found) and not (big and order == ">"):
+    if len(bits) == len(kinds) == 1 and _is_ordinary(form) and not (big and order == ">"):
         return None
-    _check(found, bits, kinds, name)
-    return found
+    _check(form, bits, kinds, name)
+    return form
 
 
 def samples(stream: BinaryIO, form: Layout) -> np.ndarray:
@@ -187,12 +187,12 @@ def samples(stream: BinaryIO, form: Layout) -> np.ndarray:
     return out
 
 
-def _extra(told: tuple[int, ...], samples: int, photometric: int) -> tuple[int, ...]:
+def _extra(stated: tuple[int, ...], samples: int, photometric: int) -> tuple[int, ...]:
     """What each sample beyond the colours is; a fourth of RGB that nothing explains is alpha."""
     more = min(max(samples - COLOURS.get(photometric, samples), 0), MOST)
-    if not told and photometric == 2 and more == 1:
+    if not stated and photometric == 2 and more == 1:
         return (2,)
-    return (told + (0,) * more)[:more]
+    return (stated + (0,) * more)[:more]
 
 
 def _is_ordinary(form: Layout) -> bool:

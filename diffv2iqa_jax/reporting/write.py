@@ -111,8 +111,8 @@ def entries_below(folder: str) -> list[benchmark.Entry]:
     """
     method, root = name_and_folder(folder)
     entries = []
-    found = [x for x in storage.files_below(root) if os.path.basename(x) == "results.json"]
-    for path in sorted(map(storage.path, found)):
+    files = [x for x in storage.files_below(root) if os.path.basename(x) == "results.json"]
+    for path in sorted(map(storage.path, files)):
         elsewhere = path.parent.parent.name == "eval"
         run_folder = path.parents[2] if elsewhere else path.parent
         run = read_run(path.parent, examples=False)

@@ -66,15 +66,15 @@ def check_crops(
     def shapes(*sides: tuple[int, int]) -> set[tuple]:
         return {crop(np.zeros((*side, 3), np.uint8)).shape for side in sides}
 
-    found = shapes((8, 13), (11, 7))
-    if len(found) > 1:
+    sizes = shapes((8, 13), (11, 7))
+    if len(sizes) > 1:
         # Each picture has a shape of its own; these are large enough for any net's levels.
         if all(_error(score, shape) for shape in shapes((512, 768), (768, 512))):
             raise ValueError(
                 f"pp {pp!r}: its crops are of any size, and this model takes one; end it in grid(n)"
             )
         return
-    shape = found.pop()
+    shape = sizes.pop()
     if error := _error(score, shape):
         height, width, _ = shape
         raise ValueError(

@@ -196,13 +196,13 @@ def _of_data(folder: pathlib.Path) -> dict[str, Any]:
     protocol = json.loads(path.read_text()).get("protocol") if path.exists() else None
     if not protocol:
         return {}
-    told = {"labels": labels_of(protocol)}
+    facts = {"labels": labels_of(protocol)}
     if "scale" not in protocol:
-        return told
+        return facts
     low, high = protocol["scale"]
     higher_better = protocol.get("higher_is_better", True)
     name = protocol.get("name", "")
-    return told | {
+    return facts | {
         "scale": {"name": name, "low": low, "high": high, "higher_better": higher_better}
     }
 

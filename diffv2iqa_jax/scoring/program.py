@@ -211,11 +211,11 @@ def _contents(predictor: Predictor, plan: Plan, batch: int | None) -> dict[str, 
 
 def reading_code() -> dict[str, str]:
     """The modules COPIED and those below them, as a package of their own: file name -> text."""
-    found, waiting = {}, list(COPIED)
+    sources, waiting = {}, list(COPIED)
     while waiting:
         name = waiting.pop()
         file = f"{name.rpartition('.')[2]}.py"
-        if file in found:
+        if file in sources:
             continue
         text = (PACKAGE / f"{name.replace('.', '/')}.py").read_text(encoding="utf-8")
         for node in ast.walk(ast.parse(text)):
@@ -224,10 +224,10 @@ def reading_code() -> dict[str, str]:
                 names = [".".join(filter(None, (inner, alias.name))) for alias in node.names]
                 waiting += {x if (PACKAGE / f"{x.replace('.', '/')}.py").exists() else inner
                             for x in names}  # fmt: skip
-        found[file] = re.sub(
+        sources[file] = re.sub(
             r"^(\s*from) diffv2iqa_jax(\.pp)?\b", rf"\1 {READING}", text, flags=re.MULTILINE
         )
-    return found
+    return sources
 
 
 def plan_for(predictor: Predictor, by_crops: bool) -> Plan:

@@ -28,7 +28,7 @@ def describe(opened: Opened, devices: int) -> list[str]:
     config = opened.resolved
     if opened.results:
         return [f"is complete, {opened.results['step']} steps; nothing to do"]
-    found = "MISSING" if opened.data is None else "found"
+    there = "MISSING" if opened.data is None else "found"
     task = make_task(config)
     data, size = config["data"], config["data"]["size"]
     frozen = config["optim"]["frozen"]
@@ -46,7 +46,7 @@ def describe(opened: Opened, devices: int) -> list[str]:
         *[f"FLOPs         {value / 1e9:.2f} G per image, {what}" for what, value in flops],
         f"memory        {held / 2**20:.0f} MiB state on each of {devices} device(s)"
         f" + about {saved / 2**20:.0f} MiB kept for the backward pass ({local} images at a time)",
-        f"data          {data['name']} in {data['folder']}: {found}",
+        f"data          {data['name']} in {data['folder']}: {there}",
     ]
     if opened.backbones:
         lines.append(f"backbones     {opened.backbones}")

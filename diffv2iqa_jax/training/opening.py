@@ -241,9 +241,9 @@ def crop_shape(pp: str, *, views: bool = False) -> tuple[int, int] | None:
     first, rest = spec.head(pp) if views else ("", pp)
     before = ops_numpy.parse(first, with_reference=True)
     run = ops_numpy.parse(rest, with_reference=True)
-    found = set()
+    shapes = set()
     for side in ((8, 13), (11, 7)):
         x = np.zeros((*side, 3), np.uint8)
         x = before(x, 0, None, x)[0].image_HWC
-        found.add(run(x, 0, x[None] if views else None, x)[0].image_HWC.shape[:2])
-    return found.pop() if len(found) == 1 else None
+        shapes.add(run(x, 0, x[None] if views else None, x)[0].image_HWC.shape[:2])
+    return shapes.pop() if len(shapes) == 1 else None

@@ -97,13 +97,13 @@ def check(window: str | None) -> tuple[int, int, bool]:
     """
     if window is None:
         return 1, 0, False
-    found = re.fullmatch(r"(\d+):(\d+)(:all)?", window)
-    if not found or not 1 <= int(found[1]) <= int(found[2]):
+    match = re.fullmatch(r"(\d+):(\d+)(:all)?", window)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
             f"--profile {window}: must be FIRST:LAST, steps from 1, or FIRST:LAST:all to trace "
             "every process"
         )
-    return int(found[1]), int(found[2]), found[3] is not None
+    return int(match[1]), int(match[2]), match[3] is not None
 
 
 def memory() -> dict[str, float]:
@@ -115,11 +115,11 @@ def memory() -> dict[str, float]:
     """
     stats = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
-    found = {"device_memory_gib": max(peaks) / 2**30} if peaks else {}
+    figures = {"device_memory_gib": max(peaks) / 2**30} if peaks else {}
     try:
         import resource
     except ImportError:  # Windows
-        return found
+        return figures
     unit = 1 if sys.platform == "darwin" else 1024
     peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return found | {"host_memory_gib": peak / 2**30}
+    return figures | {"host_memory_gib": peak / 2**30}

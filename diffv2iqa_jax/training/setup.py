@@ -161,11 +161,11 @@ def unfit(resolved: dict[str, Any], sides: tuple[int, int], weights: Weights) ->
         start = make_task(resolved).init
         example_of = _forms(example(1) | {"image": picture, "reference": picture})
     try:
-        found = jax.eval_shape(start, key, example_of)
+        variables = jax.eval_shape(start, key, example_of)
     except building.UNFIT as error:
         return building.why(error)
-    found = found["params"] if resolved["task"] == "quality" else found
-    same = jax.tree.map(lambda a, b: a.shape == b.shape, found, weights)
+    variables = variables["params"] if resolved["task"] == "quality" else variables
+    same = jax.tree.map(lambda a, b: a.shape == b.shape, variables, weights)
     return "" if all(jax.tree.leaves(same)) else "its weights would have other shapes"
 
 

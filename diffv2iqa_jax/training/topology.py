@@ -39,15 +39,17 @@ def chips(name: str) -> list[jax.Device]:
             f"--topology {name!r}: must be one of {sorted(KINDS)}, a colon and how the chips lie, "
             "as in v5e:4x4"
         )
-    found = importlib.util.find_spec("libtpu")
-    if found is None:
+    libtpu = importlib.util.find_spec("libtpu")
+    if libtpu is None:
         raise ConfigError(
             f"--topology {name}: needs the compiler for TPUs; pip install 'diffv2iqa_jax[tpu]'"
         )
     count = math.prod(int(side) for side in layout.split("x"))
     prefix, each = KINDS[kind]
     alone = {  # without these libtpu looks for the machine's own chips
-        "TPU_LIBRARY_PATH": os.path.join(next(iter(found.submodule_search_locations)), "libtpu.so"),
+        "TPU_LIBRARY_PATH": os.path.join(
+            next(iter(libtpu.submodule_search_locations)), "libtpu.so"
+        ),
         "TPU_SKIP_MDS_QUERY": "1",
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # no chip is touched: several may compile at once
         "TPU_ACCELERATOR_TYPE": f"{prefix}-{count * each}",

@@ -49,7 +49,7 @@ def make(
     count = restorers.count(**settings) - 1
     views = StoredViews(folder, settings["views_dtype"], count)
     ids = np.sort(np.concatenate([data.train_ids, data.val_ids, data.test_ids]))
-    made = run(
+    finished = run(
         data.source,
         ids,
         restorers.make(**settings),
@@ -60,7 +60,7 @@ def make(
         stop=stopping.asked(stop),
     )
     # Each process made its share; all are read by all.
-    if not all(processes.exchange("views", "made" if made else "")):
+    if not all(processes.exchange("views", "made" if finished else "")):
         raise Preempted("in the views pass; what is made is kept")
     return views
 

@@ -49,8 +49,8 @@ def files_sha256(rows: list[Row]) -> str:
     lines = []
     for name, path in paths:
         try:
-            found = os.stat(path)
-            lines.append(f"{name}\t{found.st_size}\t{found.st_mtime_ns}\n")
+            stats = os.stat(path)
+            lines.append(f"{name}\t{stats.st_size}\t{stats.st_mtime_ns}\n")
         except OSError:
             lines.append(f"{name}\tnot there\n")
     return _sha256(lines)
@@ -58,8 +58,8 @@ def files_sha256(rows: list[Row]) -> str:
 
 def archive(source: str) -> list[int]:
     """Size and time of an archive."""
-    found = os.stat(source)
-    return [found.st_size, found.st_mtime_ns]
+    stats = os.stat(source)
+    return [stats.st_size, stats.st_mtime_ns]
 
 
 def _sha256(lines: Iterable[str]) -> str:

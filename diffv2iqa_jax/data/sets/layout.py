@@ -39,12 +39,12 @@ class Layout:
 
     def files(self, *names: str) -> list[Path]:
         """All files of any of these names, in the order of the names, the least deep first."""
-        found = []
+        listed = []
         for name in names:
             key = name.casefold()
             paths = [f / n for f, names in self._names.items() for n in names.get(key, ())]
-            found += sorted(paths, key=lambda p: (len(p.parts), p))
-        return found
+            listed += sorted(paths, key=lambda p: (len(p.parts), p))
+        return listed
 
     def matching(self, pattern: str) -> list[Path]:
         """All files whose whole name matches, sorted by name."""
@@ -57,14 +57,14 @@ class Layout:
         Raises:
           LayoutError: none is.
         """
-        found = self.files(*names)
-        if not found:
+        matches = self.files(*names)
+        if not matches:
             raise LayoutError(
                 f"{self.root}: no label file; one of {', '.join(names)} must be in it, or in a "
                 f"folder of it. There are:",
                 self.top(),
             )
-        return found[0]
+        return matches[0]
 
     def folders(self, *names: str) -> list[Path]:
         """Folders that are called one of these, or all, sorted; the one searched is among them."""
@@ -150,14 +150,14 @@ class Layout:
             return (place, -count, len(folder.parts), folder)
 
         ranks = sorted(map(rank, self._names))
-        found = [r for r in ranks if r[1] and (elsewhere or r[0] < len(usual_names))]
-        if not found:
+        fitting = [r for r in ranks if r[1] and (elsewhere or r[0] < len(usual_names))]
+        if not fitting:
             raise LayoutError(
                 f"{self.root}: no folder{' ' * bool(usual)}{' or '.join(usual)} with "
                 f"{names[0]} and its like. There are:",
                 self.top(),
             )
-        return [r[-1] for r in found]
+        return [r[-1] for r in fitting]
 
     def top(self) -> list[str]:
         """The names at the top, those of folders with a slash at the end."""
