@@ -18,13 +18,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import ConfigError, one_line
+from diffv2iqa_jax.errors import ConfigError, one_line, reason
 
 if TYPE_CHECKING:  # a report reads configurations where ml_collections is not installed
     from ml_collections import ConfigDict
 
 # Keys that change no result, so that a run may go on with others: how it is spread and watched.
-FREE = r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard|pretrained\.allow_random)"
+FREE = (
+    r"(stages\.[^.]+\.)?(devices\.\w+|every\.\w+|keep|tensorboard|optim\.remat|"
+    r"pretrained\.allow_random)"
+)
 PACKAGED = "diffv2iqa_jax.configs"
 
 
@@ -326,8 +329,7 @@ def _check_access(workdir: str) -> None:
 
 def no_access(what: str, error: Exception) -> str:
     """One line for a folder that cannot be read or written, whatever its storage raised."""
-    why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-    return f"{what}: cannot be written ({why}); give access to it or name another"
+    return f"{what}: cannot be written ({reason(error)}); give access to it or name another"
 
 
 def write_json(path: str, value: Any) -> None:

@@ -20,6 +20,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
+def reason(error: BaseException) -> str:
+    """Why a file cannot be read or written, as the system or a bucket's client says it."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+
+
 class ConfigError(ValueError):
     """What the user asked for cannot be: says what, why, and what there is instead."""
 

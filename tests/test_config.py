@@ -71,7 +71,12 @@ def test_a_workdir_belongs_to_one_configuration(tmp_path):
 def test_a_run_goes_on_with_keys_that_change_no_result(tmp_path):
     work = str(tmp_path / "run")
     before = {"devices": {"map": "jit", "fsdp": 1}, "every": {"log": 1}, "keep": 3, "seed": 0}
+    before |= {"optim": {"lr": 1.0}, "pretrained": {"vit": ""}}  # from before some keys were there
     after = {"devices": {"map": "pmap", "fsdp": 2}, "every": {"log": 9}, "keep": 1, "seed": 0}
+    after |= {
+        "optim": {"lr": 1.0, "remat": "blocks"},
+        "pretrained": {"vit": "", "allow_random": True},
+    }
     for wrap in (lambda c: c, lambda c: {"stages": {"one": c}}):
         folder = work + str(len(wrap({})))
         configs.claim(folder, wrap(before))
