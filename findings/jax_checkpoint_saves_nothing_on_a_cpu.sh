@@ -65,15 +65,15 @@ old = jax.__version__.startswith("0.10.")
 assert kept > 0.9 * plain if old else kept < 0.5 * plain
 assert held < 0.5 * plain
 PYTHON
-run() { # PYTHON VERSION
-  "$1" -m venv "$folder/$2"
-  "$folder/$2/bin/pip" install --quiet --disable-pip-version-check "jax==$2" "jaxlib==$2"
-  JAX_PLATFORMS=cpu "$folder/$2/bin/python" "$folder/check.py"
+run() { # PYTHON PACKAGE...
+  "$1" -m venv --clear "$folder/venv"
+  "$folder/venv/bin/pip" install --quiet --disable-pip-version-check "${@:2}"
+  JAX_PLATFORMS=cpu "$folder/venv/bin/python" "$folder/check.py"
 }
-run python3 0.10.2
+run python3 jax==0.10.2 jaxlib==0.10.2
 for newer in python3.14 python3.13 python3.12 "$(pyenv root 2> /dev/null)"/versions/3.1[234]*/bin/python3; do
   if "$newer" -c "import sys; assert sys.version_info >= (3, 12)" 2> /dev/null; then
-    run "$newer" 0.12.0.1
+    run "$newer" jax==0.12.0.1 jaxlib==0.12.0.1
     break
   fi
 done

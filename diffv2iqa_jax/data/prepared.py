@@ -109,18 +109,16 @@ def _of_pixels(name: str, folder: str, spec: Set, rows: list[Row], reading: Read
 
     source = sets.load(name, folder)
     encode = functools.partial(store.encoded, spec=spec, reading=reading)
-    table = source.table
-    stored = dict(zip(table["name"].tolist(), table["content"].tolist(), strict=True))
-    contents = _contents(encode, [row.image for row in rows])
-    other = [
-        r.name for r, content in zip(rows, contents, strict=True) if content != stored.get(r.name)
-    ]
+    files = [(source.table, [(r.name, r.image) for r in rows])]
     if source.originals is not None:
-        table = source.originals.table
-        stored = dict(zip(table["name"].tolist(), table["content"].tolist(), strict=True))
         paths = sorted({r.reference for r in rows if r.reference})
-        contents = _contents(encode, paths)
-        other += [p.name for p, x in zip(paths, contents, strict=True) if x != stored.get(p.name)]
+        files.append((source.originals.table, [(p.name, p) for p in paths]))
+    other = []
+    for table, named in files:
+        stored = dict(zip(table["name"].tolist(), table["content"].tolist(), strict=True))
+        contents = _contents(encode, [path for _, path in named])
+        pairs = zip(named, contents, strict=True)
+        other += [name for (name, _), content in pairs if content != stored.get(name)]
     return _listed("files", "hold other pictures", other)
 
 

@@ -134,7 +134,6 @@ BRANDS = (
     ("heic heix heim heis hevc hevx hevm hevs", "HEIC"),
     ("jpeg jpgs avci avcs j2ki j2is mif1 mif2 msf1", "HEIF of another codec"),
 )
-SEQUENCES = ("avis", "hevc", "hevx", "hevm", "hevs", "msf1")  # brands of several frames
 _STARTS = {name: re.compile(k.start, re.DOTALL) for name, k in KINDS.items() if k.start}
 _ENDINGS = {e: k for k in KINDS.values() for e in k.endings.split()}
 
@@ -151,8 +150,11 @@ def is_picture(path: str | os.PathLike) -> bool:
     What is no regular file, or cannot be opened, counts only by its ending.
     """
     kind = _ENDINGS.get(os.path.splitext(os.fsdecode(path))[1].lower())
-    if kind and kind.picture:
-        return True
+    return bool(kind and kind.picture) or starts_as_picture(path)
+
+
+def starts_as_picture(path: str | os.PathLike) -> bool:
+    """Whether a regular file's first bytes are a picture's; not so if it cannot be opened."""
     try:
         if not os.path.isfile(path):  # opening a FIFO would wait
             return False

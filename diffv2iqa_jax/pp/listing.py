@@ -121,7 +121,7 @@ def is_picture(path: str, passed: Passed) -> bool:
     ending = os.path.splitext(name)[1].lower()
     if name.lower() in FILES:
         passed.companions(name.strip())
-    elif name.startswith("._") and not _starts_so(path):
+    elif name.startswith("._") and not formats.starts_as_picture(path):
         passed.companions("._*")  # AppleDouble: what macOS keeps beside a file on other disks
     elif name.startswith(".trashed-"):
         passed.companions(".trashed-*")  # Android's, until they are deleted
@@ -130,18 +130,6 @@ def is_picture(path: str, passed: Passed) -> bool:
     else:
         passed.file(name)
     return False
-
-
-def _starts_so(path: str) -> bool:
-    """Whether a file's first bytes are a picture's."""
-    if not os.path.isfile(path):  # opening a FIFO would wait
-        return False
-    try:
-        with open(path, "rb") as file:
-            kind = formats.kind_of(file.read(formats.HEAD))
-    except OSError:
-        return False
-    return kind is not None and formats.KINDS[kind].picture
 
 
 def is_companion(path: str, named: str) -> bool:

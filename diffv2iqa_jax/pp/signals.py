@@ -82,7 +82,9 @@ def check_png(stream: BinaryIO, name: str) -> None:
             stream.seek(size + 4, 1)
             continue
         data, stated = stream.read(size), stream.read(4)
-        if len(stated) == 4 and zlib.crc32(b"IDAT" + data) != int.from_bytes(stated, "big"):
+        if len(stated) == 4 and zlib.crc32(data, zlib.crc32(b"IDAT")) != int.from_bytes(
+            stated, "big"
+        ):
             raise ImageError(
                 "E_DECODE", f"{name}: damaged PNG (a checksum is wrong); copy it again"
             )

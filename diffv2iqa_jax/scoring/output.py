@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO, TextIO
 
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import UsageError
+from diffv2iqa_jax.errors import UsageError, reason
 from diffv2iqa_jax.scoring.formats import APPENDED, SEPARATORS, WRITERS, harmless
 from diffv2iqa_jax.scoring.result import Score
 
@@ -148,9 +148,8 @@ class Table:
         except Exception as error:  # a client of a bucket raises classes of its own
             if not isinstance(error, OSError) and not storage.is_remote(self.path):
                 raise
-            why = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
-            name = f"{self.path}.part"
-            raise UsageError(f"{name}: cannot be written ({why}); --resume goes on") from None
+            text = f"{self.path}.part: cannot be written ({reason(error)}); --resume goes on"
+            raise UsageError(text) from None
 
     def _open(self, resume: bool, base: str | None) -> None:
         kind = _Objects if storage.is_remote(self.path) else _File

@@ -23,7 +23,7 @@ from jax._src import distributed  # the store has no public name
 
 from diffv2iqa_jax import config as configs
 from diffv2iqa_jax import storage
-from diffv2iqa_jax.errors import EXIT_CONFIG, EXIT_LOST, EXIT_NOT_FINITE, ConfigError
+from diffv2iqa_jax.errors import EXIT_CONFIG, EXIT_LOST, EXIT_NOT_FINITE, ConfigError, reason
 
 POLL = 0.5  # seconds
 # Together below 20 seconds. No process is without the interpreter for so long: compiling and
@@ -177,7 +177,7 @@ def same_storage(folder: str) -> None:
         storage.make_folder(folder)
         seal.write_text("")
     except OSError as error:
-        problem = f"workdir {folder}: cannot be written ({error.strerror or error})"
+        problem = f"workdir {folder}: cannot be written ({reason(error)})"
     seals = exchange("sealed", "" if problem else seal.name)
     until = time.monotonic() + SEEN_WITHIN
     missing = [name for name in seals if name and not (place / name).exists()]
